@@ -1,0 +1,240 @@
+"""How every entry point starts: flags, configuration, errors, compile cache."""
+
+import contextlib
+import difflib
+import importlib.util
+import logging as python_logging
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+import jax
+import ml_collections
+from absl import app as absl_app
+from absl import flags, logging
+from ml_collections import config_flags
+
+from instructedit_jax.errors import UserError
+
+_ERROR_EXIT = 2
+_INTERRUPT_EXIT = 130  # 128 + SIGINT, as shells count
+_ALIKE = 0.65  # likeness from which a key is offered as the one meant
+_CONFIG_FLAGS: list[str] = []  # names given to config_flag
+
+
+def config_flag(
+  name: str = "config", default: str | None = None, help: str = ""
+) -> flags.FlagHolder:
+  """Defines --NAME=FILE.py[:ARG] with --NAME.KEY=VALUE overrides.
+
+  The file's `get_config(arg)` returns an `ml_collections.ConfigDict`. The flag
+  must be given unless it has a default. The returned holder's `value` is the
+  locked configuration.
+  """
+  _CONFIG_FLAGS.append(name)
+  return config_flags.DEFINE_config_file(
+    name, default, help or "Configuration file, FILE.py or FILE.py:ARG."
+  )
+
+
+def load_config(place: str) -> ml_collections.ConfigDict:
+  """Returns `get_config()` of "FILE.py", or `get_config(ARG)` of "FILE.py:ARG".
+
+  Raises:
+    UserError: no such file, no `get_config` in it, an ARG it does not take, or
+      one that it refuses with a ValueError.
+  """
+  name, colon, argument = place.partition(":")
+  path = pathlib.Path(name)
+  if not path.is_file():
+    raise UserError(f"{name}: no such configuration file.{_beside(path)}")
+  spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+  if spec is None or spec.loader is None:
+    raise UserError(f"{name}: a configuration is a Python file (.py).")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, "get_config"):
+    raise UserError(f"{name}: defines no get_config() to call.")
+  try:
+    return module.get_config(*([argument] if colon else []))
+  except UserError:
+    raise
+  except ValueError as error:
+    raise UserError(f"{place}: {error}") from error
+  except TypeError as error:
+    # Only a wrong number of arguments is the user's; the rest are defects.
+    if "get_config()" not in str(error):
+      raise
+    what = "takes no argument" if colon else "needs an argument, FILE.py:ARG"
+    raise UserError(f"{place}: its get_config {what}.") from error
+
+
+def run(
+  main: Callable[[Sequence[str]], Any], argv: Sequence[str] | None = None
+) -> NoReturn:
+  """Parses the flags, calls `main(argv)` and exits.
+
+  A `UserError` is printed as one line and exits with 2, Ctrl-C exits with 130;
+  anything else is a defect and shows its traceback. Compiled programs are kept
+  on disk between runs.
+  """
+  try:
+    absl_app.run(
+      _prepared(main),
+      argv=list(argv) if argv is not None else None,
+      flags_parser=_parse_flags,
+    )
+  except UserError as error:
+    message = " ".join(str(error).split())
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(_ERROR_EXIT)
+  except KeyboardInterrupt:
+    print(
+      "\ninterrupted: what was saved before is kept; the same command resumes"
+      " where it can.",
+      file=sys.stderr,
+      flush=True,
+    )
+    sys.exit(_INTERRUPT_EXIT)
+  sys.exit(0)
+
+
+def enable_compilation_cache() -> None:
+  """Keeps programs that took over a second to compile for the next process.
+
+  They live under ${XDG_CACHE_HOME:-~/.cache}/instructedit_jax/xla; a place set
+  through JAX's own option or variable wins. Without a writable place the run
+  goes on without a cache.
+  """
+  if jax.config.values["jax_compilation_cache_dir"] is None:
+    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    folder = pathlib.Path(root) / "instructedit_jax" / "xla"
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      logging.warning("%s: no compile cache (%s).", folder, error.strerror)
+      return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def _prepared(main: Callable[[Sequence[str]], Any]) -> Callable[..., Any]:
+  def call(argv: Sequence[str]) -> Any:
+    _plain_log()
+    if len(argv) > 1:
+      raise UserError(
+        f"{argv[1]!r} is not an option. Options look like --name=value."
+      )
+    enable_compilation_cache()
+    return main(argv)
+
+  return call
+
+
+class _OwnInformation(python_logging.Filter):
+  """Drops the step-by-step information of the checkpoint library."""
+
+  def filter(self, record: python_logging.LogRecord) -> bool:
+    foreign = f"{os.sep}orbax{os.sep}" in record.pathname
+    return record.levelno >= python_logging.WARNING or not foreign
+
+
+def _plain_log() -> None:
+  handler = logging.get_absl_handler()
+  handler.setFormatter(
+    python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+  )
+  handler.addFilter(_OwnInformation())
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+  """Parses `argv`; every complaint becomes a UserError."""
+  if not any(re.fullmatch(r"--?help\w*", arg) for arg in argv[1:]):
+    for name in _CONFIG_FLAGS:
+      _check_config(name, argv)
+  try:
+    # ml_collections looks for overrides in sys.argv, whatever it is handed.
+    with _as_command_line(argv):
+      return flags.FLAGS(list(argv))
+  except flags.Error as error:
+    text = " ".join(str(error).split())
+    raise UserError(f"{text} (--help lists the options.)") from error
+
+
+@contextlib.contextmanager
+def _as_command_line(argv: Sequence[str]) -> Iterator[None]:
+  old, sys.argv = sys.argv, list(argv)
+  try:
+    yield
+  finally:
+    sys.argv = old
+
+
+def _check_config(name: str, argv: Sequence[str]) -> None:
+  """Loads a configuration ahead, to name what is wrong with it plainly."""
+  place = flags.FLAGS[name].default
+  overrides = []
+  for before, argument in zip(argv, [*argv[1:], ""], strict=True):
+    if argument == "--":
+      break
+    match = re.match(rf"--?{name}=(.*)$", argument, re.DOTALL)
+    place = match[1] if match else place
+    if before in (f"--{name}", f"-{name}"):
+      place = argument
+    match = re.match(rf"--?(?:no)?{name}\.([^=]+)", argument)
+    if match:
+      overrides.append(match[1])
+  if place is None:
+    raise UserError(
+      f"--{name}=FILE.py is missing.{_beside(pathlib.Path('configs') / '_')}"
+    )
+  config = load_config(place)
+  for override in overrides:
+    _require_key(place, name, override, config)
+
+
+def _require_key(
+  place: str, name: str, key: str, config: Mapping[str, Any]
+) -> None:
+  """Walks "model.layers" down from the root; list items are model.layers[0]."""
+  known = _keys(config)
+  plain = re.sub(r"\[\d+\]", "", key)
+  if plain in known:
+    return
+  scores = {other: _likeness(plain, other) for other in known}
+  best = max([_ALIKE, *(score - 0.1 for score in scores.values())])
+  close = [other for other in known if scores[other] >= best][:3]
+  hint = (
+    f"Did you mean {' or '.join(f'--{name}.{other}' for other in close)}?"
+    if close
+    else f"Its keys are {', '.join(sorted(config))}."
+  )
+  raise UserError(f"--{name}.{key}: {place} has no such key. {hint}")
+
+
+def _likeness(key: str, other: str) -> float:
+  """0 to 1; "rnak" may be meant for "editor.rank", so last parts count too."""
+  pairs = [(key, other), (key.rpartition(".")[2], other.rpartition(".")[2])]
+  return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+
+def _keys(config: Any, prefix: str = "") -> list[str]:
+  if not isinstance(config, ml_collections.ConfigDict | dict):
+    return []
+  names = []
+  for key, value in config.items():
+    names += [prefix + key, *_keys(value, f"{prefix}{key}.")]
+  return names
+
+
+def _beside(path: pathlib.Path) -> str:
+  """A sentence naming the configurations in the folder of `path`."""
+  names = sorted(p.name for p in path.parent.glob("*.py"))
+  near = difflib.get_close_matches(path.name, names, n=1)
+  if near:
+    return f" Did you mean {(path.parent / near[0]).as_posix()}?"
+  shown = [name for name in names if not name.startswith("_")]
+  return f" There are {', '.join(shown)} in {path.parent}/." if shown else ""

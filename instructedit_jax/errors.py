@@ -1,0 +1,8 @@
+"""The one exception a user is meant to read."""
+
+
+class UserError(ValueError):
+  """Bad input; its message names the file, record and field and what to do.
+
+  Entry points print the message alone, without a traceback, and exit with 2.
+  """
