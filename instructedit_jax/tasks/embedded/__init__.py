@@ -1,0 +1,1 @@
+"""Small data for all four tasks, composed by `generate.py`."""
