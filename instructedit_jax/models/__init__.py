@@ -1,0 +1,1 @@
+"""Decoders, their weights and tokenizers, and text generation."""
