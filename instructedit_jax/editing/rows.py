@@ -1,0 +1,57 @@
+"""Packed rows of prefix states: what the suffix reads.
+
+Axes: B rows, T tokens, P scored positions, D width.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from instructedit_jax.editing.prefix import State
+from instructedit_jax.editing.sequences import Packed
+from instructedit_jax.models import decoder
+
+
+class Rows(NamedTuple):
+  """Prefix states of packed rows and where their scored positions are.
+
+  Attributes:
+    hidden: float32 [B, T, D].
+    positions, segments: int32 [B, T].
+    at: int32 [B, P].
+    labels: int32 [B, P].
+    mask: bool [B, P].
+  """
+
+  hidden: np.ndarray
+  positions: np.ndarray
+  segments: np.ndarray
+  at: np.ndarray
+  labels: np.ndarray
+  mask: np.ndarray
+
+  @property
+  def sequence(self) -> decoder.Sequence:
+    """Positions and segments, as the decoder takes them."""
+    return decoder.Sequence(self.positions, self.segments)
+
+
+def rows_of(
+  packed: Packed, states: Sequence[Sequence[State]], width: int
+) -> Rows:
+  """Puts the cached states of every row's sequences in their places."""
+  hidden = np.zeros((*packed.tokens.shape, width), np.float32)
+  for b, row in enumerate(states):
+    place = 0
+    for state in row:
+      hidden[b, place : place + len(state.hidden)] = state.hidden
+      place += len(state.hidden)
+  return Rows(
+    hidden,
+    packed.positions,
+    packed.segments,
+    packed.at,
+    packed.labels,
+    packed.owner >= 0,
+  )

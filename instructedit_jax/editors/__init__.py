@@ -1,0 +1,1 @@
+"""Editors: requests in, an edit out."""

@@ -1,0 +1,55 @@
+"""What every editor is: requests in, an edit out.
+
+An editor never changes the model. `propose_each` answers requests one by one
+(B independent edits along a leading axis), `propose` makes one edit of all.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+from instructedit_jax.editing.edits import Edit
+from instructedit_jax.errors import UserError
+from instructedit_jax.models.language_model import LanguageModel
+from instructedit_jax.tasks.instructions import Instruction
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """One change to make: after it, `prompt` is continued by `target`.
+
+  Attributes:
+    prompt: a question or the beginning of a sentence.
+    target: its new continuation, without a leading blank.
+    instruction: what kind of change it is; None says nothing about it.
+  """
+
+  prompt: str
+  target: str
+  instruction: Instruction | None = None
+
+  def __post_init__(self):
+    for field in ("prompt", "target"):
+      value = getattr(self, field)
+      if not isinstance(value, str) or not value.strip():
+        raise UserError(
+          f"edit request {self.prompt!r} -> {self.target!r}: the {field} is"
+          " empty; say both what is asked and what to answer"
+        )
+      object.__setattr__(self, field, value.strip())
+
+
+class Editor(Protocol):
+  """Anything that can turn requests into an edit of a model."""
+
+  @property
+  def name(self) -> str:
+    """How tables call it."""
+
+  def propose_each(
+    self, model: LanguageModel, requests: Sequence[Request]
+  ) -> Edit:
+    """B independent edits, stacked along a leading axis."""
+
+  def propose(self, model: LanguageModel, requests: Sequence[Request]) -> Edit:
+    """One edit that makes every request."""

@@ -1,0 +1,402 @@
+"""The network that turns the factors of a gradient into those of an edit.
+
+MEND (arXiv 2110.11309, section 3): the input x and the output gradient delta of
+an editable matrix are whitened with running statistics, concatenated and sent
+through residual low-rank layers
+
+  h <- h + clamp(scale * (U V h + b) + shift),  clamp(p) = max(p, 0)
+
+Matrices of one shape share U, V and b; a row of the tables `scale` and `shift`,
+their *mode*, tells them apart. The result stays in whitened units and is again
+a pair of factors: the edit is the sum over rows of x~ delta~^T.
+
+Everything here is a pure function over dicts of arrays. `shapes`, the editable
+matrices in their listed order, is static: it numbers the modes, and a dict that
+passes through a JAX transformation would come back sorted by name.
+
+Axes: ... requests, R rows of one request, n inputs, m outputs of a matrix,
+D width of a network (n + m where both sides are concatenated), K its rank.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from instructedit_jax.editing import statistics as stats
+from instructedit_jax.editing.factors import Factors
+from instructedit_jax.errors import UserError
+
+# name -> (n inputs, m outputs), in listed order.
+Shapes = Mapping[str, tuple[int, int]]
+# network -> side -> layers, each {"v": [D, K], "u": [K, D], "bias": [D]} and,
+# where matrices share the network, {"scale": [modes, D], "shift": [modes, D]}.
+Params = dict[str, dict[str, list[dict[str, jax.Array]]]]
+# key -> {"x": moments of n coordinates, "delta": moments of m coordinates}.
+Statistics = dict[str, dict[str, stats.Moments]]
+# network -> side -> layers of (change of scale, change of shift), [..., D].
+Modulation = Mapping[str, Mapping[str, Any]]
+
+_CHOICES = {
+  "sides": ("combined", "separate", "smaller", "x", "delta"),
+  "init": ("identity", "xavier"),
+  "v_scale": ("unit", "width"),
+  "statistics_per": ("shape", "matrix"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class HypernetworkConfig:
+  """The form of the network; the defaults are the published ones.
+
+  Attributes:
+    rank: K; at most the width of the network is used.
+    depth: number of layers.
+    shared: one network for all matrices of a shape, told apart by their modes;
+      else one for each matrix, without modes.
+    sides: "combined" sends x and delta through one network together,
+      "separate" each through its own, "smaller" transforms only the narrower
+      of the two, "x" and "delta" only that one. What is not transformed is
+      passed on whitened.
+    normalize: whiten the factors first.
+    init: "identity" starts at the identity (U = 0, V normal, residual layers);
+      "xavier" draws both uniformly and has no residual.
+    v_scale: deviation of V's entries under "identity": "unit" is 1 as
+      published, which makes |V h| and so the useful learning rate grow with D;
+      "width" is 1 / sqrt(D).
+    statistics_per: whiten with one set of statistics for all matrices of a
+      "shape", as published, or for each "matrix".
+  """
+
+  rank: int = 1920
+  depth: int = 2
+  shared: bool = True
+  sides: str = "combined"
+  normalize: bool = True
+  init: str = "identity"
+  v_scale: str = "unit"
+  statistics_per: str = "shape"
+
+  def __post_init__(self):
+    for field, choices in _CHOICES.items():
+      value = getattr(self, field)
+      if value not in choices:
+        known = ", ".join(map(repr, choices))
+        raise UserError(f"hypernetwork.{field}: {value!r} is none of {known}")
+    for field in ("rank", "depth"):
+      if getattr(self, field) < 1:
+        raise UserError(f"hypernetwork.{field}: must be at least 1")
+
+
+def init(
+  key: jax.Array,
+  shapes: Shapes,
+  config: HypernetworkConfig,
+  dtype: Any = jnp.float32,
+) -> tuple[Params, Statistics]:
+  """Fresh parameters and empty statistics.
+
+  Args:
+    key: a PRNG key.
+    shapes: the editable matrices, in listed order.
+    config: the form of the network.
+    dtype: of parameters and statistics.
+  """
+  params: Params = {}
+  for network, sides in widths(shapes, config).items():
+    modes = len(members(shapes, config)[network]) if config.shared else 0
+    params[network] = {}
+    for side, width in sides.items():
+      key, *keys = jax.random.split(key, config.depth + 1)
+      params[network][side] = [
+        _layer(k, width, modes, config, dtype) for k in keys
+      ]
+  moments = {
+    _statistics_key(shapes, config, name): {
+      "x": stats.empty(n, dtype),
+      "delta": stats.empty(m, dtype),
+    }
+    for name, (n, m) in shapes.items()
+  }
+  return params, moments
+
+
+def shape_key(shape: tuple[int, int]) -> str:
+  """The name of the network all matrices of a shape share, e.g. "64x32"."""
+  return f"{shape[0]}x{shape[1]}"
+
+
+def members(
+  shapes: Shapes, config: HypernetworkConfig
+) -> dict[str, tuple[str, ...]]:
+  """network -> the matrices that use it; their places are their modes."""
+  groups: dict[str, tuple[str, ...]] = {}
+  for name, shape in shapes.items():
+    network = shape_key(shape) if config.shared else name
+    groups[network] = (*groups.get(network, ()), name)
+  return groups
+
+
+def widths(
+  shapes: Shapes, config: HypernetworkConfig
+) -> dict[str, dict[str, int]]:
+  """network -> side ("both", "x" or "delta") -> D."""
+  found = {}
+  for network, names in members(shapes, config).items():
+    n, m = shapes[names[0]]
+    found[network] = {
+      "combined": {"both": n + m},
+      "separate": {"x": n, "delta": m},
+      # The published rule: on a tie it is x that is transformed.
+      "smaller": {"delta": m} if n > m else {"x": n},
+      "x": {"x": n},
+      "delta": {"delta": m},
+    }[config.sides]
+  return found
+
+
+def fold_factors(
+  statistics: Statistics,
+  shapes: Shapes,
+  config: HypernetworkConfig,
+  factors: Factors,
+  axis_name: str | tuple[str, ...] | None = None,
+) -> Statistics:
+  """Adds the rows of every matrix, before anything is whitened.
+
+  Args:
+    statistics: what was seen before.
+    shapes: the editable matrices, in listed order.
+    config: the form of the network.
+    factors: rows [..., n] and [..., m] with masks [...].
+    axis_name: as for `statistics.fold`.
+  """
+  for name in shapes:
+    statistics = _fold_one(statistics, shapes, config, factors, name, axis_name)
+  return statistics
+
+
+def fold_in_turn(
+  statistics: Statistics,
+  shapes: Shapes,
+  config: HypernetworkConfig,
+  factors: Factors,
+  axis_name: str | tuple[str, ...] | None = None,
+) -> tuple[Statistics, Statistics]:
+  """As `fold_factors`, keeping what each matrix's turn would have seen.
+
+  The published editor adds a matrix's rows just before it whitens them, so the
+  first matrices of a shape are whitened without the rows of the later ones.
+
+  Returns:
+    the statistics after the last matrix, and by matrix name those after it.
+  """
+  seen: Statistics = {}
+  for name in shapes:
+    statistics = _fold_one(statistics, shapes, config, factors, name, axis_name)
+    seen[name] = statistics[_statistics_key(shapes, config, name)]
+  return statistics, seen
+
+
+def by_matrix(
+  statistics: Statistics, shapes: Shapes, config: HypernetworkConfig
+) -> Statistics:
+  """The statistics that each matrix is whitened with, by matrix name."""
+  return {
+    name: statistics[_statistics_key(shapes, config, name)] for name in shapes
+  }
+
+
+def apply(
+  params: Params,
+  statistics: Statistics,
+  shapes: Shapes,
+  config: HypernetworkConfig,
+  factors: Factors,
+  *,
+  modulation: Modulation | None = None,
+) -> Factors:
+  """Pseudo-activations x~ and pseudo-deltas delta~ of every matrix.
+
+  Args:
+    params, statistics: from `init`, or trained.
+    shapes: the editable matrices, in listed order.
+    config: the form of the network.
+    factors: x [..., R, n], delta [..., R, m] and mask [..., R]; the leading
+      axes of matrices that share a network must agree, R may differ.
+    modulation: changes added to `scale` and `shift` of every layer, one vector
+      a request; networks and sides left out are not changed.
+
+  Returns:
+    Factors of the same shapes, float32 or better; masked rows are zero.
+  """
+  seen = by_matrix(statistics, shapes, config)
+  return transform(
+    params, shapes, config, whiten(seen, config, factors), modulation=modulation
+  )
+
+
+def whiten(
+  seen: Statistics, config: HypernetworkConfig, factors: Factors
+) -> Factors:
+  """Factors with each coordinate centred and scaled (float32 or better).
+
+  Args:
+    seen: statistics by matrix name.
+    config: does nothing where `normalize` is off.
+    factors: rows and masks; masked rows come out as zeros.
+  """
+
+  def side(name: str, which: str, rows: jax.Array) -> jax.Array:
+    rows = rows.astype(jnp.promote_types(rows.dtype, jnp.float32))
+    if config.normalize:
+      rows = stats.whiten(seen[name][which], rows)
+    # Otherwise a bad number in a masked row would poison the gradient.
+    return jnp.where(factors.mask[name][..., None], rows, 0)
+
+  return Factors(
+    x={name: side(name, "x", factors.x[name]) for name in seen},
+    delta={name: side(name, "delta", factors.delta[name]) for name in seen},
+    mask={name: factors.mask[name] for name in seen},
+  )
+
+
+def transform(
+  params: Params,
+  shapes: Shapes,
+  config: HypernetworkConfig,
+  factors: Factors,
+  *,
+  modulation: Modulation | None = None,
+) -> Factors:
+  """The network itself, on factors already whitened; see `apply`."""
+  x, delta = dict(factors.x), dict(factors.delta)
+  for network, names in members(shapes, config).items():
+    changes = (modulation or {}).get(network, {})
+    for side, layers in params[network].items():
+      rows = [_join(side, x[name], delta[name]) for name in names]
+      rows = _run(layers, rows, config, changes.get(side))
+      for name, out in zip(names, rows, strict=True):
+        # After the network: bias and shift make a zero row non-zero.
+        out = jnp.where(factors.mask[name][..., None], out, 0)
+        if side == "both":
+          n = shapes[name][0]
+          x[name], delta[name] = out[..., :n], out[..., n:]
+        elif side == "x":
+          x[name] = out
+        else:
+          delta[name] = out
+  return Factors(x, delta, dict(factors.mask))
+
+
+def clamp(p: jax.Array) -> jax.Array:
+  """Negative entries to 0, with derivative 1 at 0.
+
+  With U = 0 every p is exactly 0 at the start, so a rectifier whose derivative
+  there is 0 would never learn. NaN passes, to be seen.
+  """
+  return jnp.where(p < 0, 0, p)
+
+
+def _join(side: str, x: jax.Array, delta: jax.Array) -> jax.Array:
+  if side == "both":
+    return jnp.concatenate([x, delta], -1)
+  return x if side == "x" else delta
+
+
+def _run(
+  layers: list[dict[str, jax.Array]],
+  rows: list[jax.Array],
+  config: HypernetworkConfig,
+  changes: Any | None,
+) -> list[jax.Array]:
+  """Sends the rows [..., R, D] of all modes through one network at once."""
+  counts = [row.shape[-2] for row in rows]
+  h = jnp.concatenate(rows, -2)
+  for index, layer in enumerate(layers):
+    p = (h @ layer["v"]) @ layer["u"]
+    p = p + _against(p, layer["bias"])
+    scale, shift = _mode_tables(layer, counts, p)
+    if changes is not None:
+      scale = scale + changes[index][0][..., None, :]
+      shift = shift + changes[index][1][..., None, :]
+    p = clamp(p * scale + shift)
+    h = h + p if config.init == "identity" else p
+  ends = [sum(counts[: i + 1]) for i in range(len(counts) - 1)]
+  return jnp.split(h, ends, -2)
+
+
+def _mode_tables(
+  layer: dict[str, jax.Array], counts: list[int], p: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """scale and shift of every row, to broadcast against p [..., R, D]."""
+  if "scale" not in layer:
+    one = jnp.ones((1,) * p.ndim, p.dtype)
+    return one, jnp.zeros_like(one)
+
+  def spread(table: jax.Array) -> jax.Array:
+    width = table.shape[-1]
+    # Not a gather: the gradient of a broadcast is a plain sum.
+    parts = [
+      jnp.broadcast_to(table[mode][None, :], (count, width))
+      for mode, count in enumerate(counts)
+    ]
+    return _against(p, jnp.concatenate(parts, 0))
+
+  return spread(layer["scale"]), spread(layer["shift"])
+
+
+def _against(p: jax.Array, value: jax.Array) -> jax.Array:
+  """Leading axes of length 1, as many as p has more."""
+  return value.reshape((1,) * (p.ndim - value.ndim) + value.shape)
+
+
+def _layer(
+  key: jax.Array,
+  width: int,
+  modes: int,
+  config: HypernetworkConfig,
+  dtype: Any,
+) -> dict[str, jax.Array]:
+  rank = min(config.rank, width)
+  v_key, u_key = jax.random.split(key)
+  if config.init == "identity":
+    v = jax.random.normal(v_key, (width, rank), dtype)
+    v = v / width**0.5 if config.v_scale == "width" else v
+    u = jnp.zeros((rank, width), dtype)
+  else:
+    # Xavier with gains 1 for V and sqrt(2), that of a rectifier, for U.
+    bound = (6 / (width + rank)) ** 0.5
+    v = jax.random.uniform(v_key, (width, rank), dtype, -bound, bound)
+    u = jax.random.uniform(u_key, (rank, width), dtype, -bound, bound)
+    u = u * 2**0.5
+  layer = {"v": v, "u": u, "bias": jnp.zeros(width, dtype)}
+  if modes:
+    layer["scale"] = jnp.ones((modes, width), dtype)
+    layer["shift"] = jnp.zeros((modes, width), dtype)
+  return layer
+
+
+def _statistics_key(
+  shapes: Shapes, config: HypernetworkConfig, name: str
+) -> str:
+  return name if config.statistics_per == "matrix" else shape_key(shapes[name])
+
+
+def _fold_one(
+  statistics: Statistics,
+  shapes: Shapes,
+  config: HypernetworkConfig,
+  factors: Factors,
+  name: str,
+  axis_name: str | tuple[str, ...] | None,
+) -> Statistics:
+  key, mask = _statistics_key(shapes, config, name), factors.mask[name]
+  old = statistics[key]
+  new = {
+    "x": stats.fold(old["x"], factors.x[name], mask, axis_name),
+    "delta": stats.fold(old["delta"], factors.delta[name], mask, axis_name),
+  }
+  return {**statistics, key: new}

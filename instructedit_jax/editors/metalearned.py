@@ -1,0 +1,172 @@
+"""MEND and InstructEdit: an edit from the gradient factors of one request.
+
+Three methods share this code and differ in two places only: where the factors
+come from and what conditions their transformation.
+
+  mend              factors of the bare prompt; nothing else
+  instructedit_text factors of the prompt with the instruction in front, as
+                    published (arXiv 2402.16123)
+  instructedit      factors of the bare prompt; the instruction's embedding
+                    modulates the hypernetwork (`conditioner`)
+
+Axes: B requests, R answer rows, n inputs, m outputs of a matrix.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from instructedit_jax.editing import factors as factors_lib
+from instructedit_jax.editing.edits import LowRankEdit
+from instructedit_jax.editing.factors import Factors
+from instructedit_jax.editing.rows import Rows
+from instructedit_jax.editors import conditioner as conditioner_lib
+from instructedit_jax.editors import hypernetwork
+from instructedit_jax.errors import UserError
+from instructedit_jax.models import decoder
+from instructedit_jax.models.config import DecoderConfig
+
+METHODS = ("mend", "instructedit_text", "instructedit")
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class EditorConfig:
+  """What makes an editor, apart from its learned numbers.
+
+  Attributes:
+    method: one of METHODS.
+    network: the hypernetwork.
+    conditioner: how an instruction acts; used by "instructedit" alone.
+    rate: first step size of every matrix; the update descends by it.
+    answer_tokens: an edit uses at most this many tokens of its target.
+  """
+
+  method: str = "instructedit"
+  network: hypernetwork.HypernetworkConfig = dataclasses.field(
+    default_factory=lambda: hypernetwork.HypernetworkConfig(
+      rank=256, v_scale="width", statistics_per="matrix"
+    )
+  )
+  conditioner: conditioner_lib.ConditionerConfig = dataclasses.field(
+    default_factory=conditioner_lib.ConditionerConfig
+  )
+  rate: float = 2e-4
+  answer_tokens: int = 32
+
+  def __post_init__(self):
+    if self.method not in METHODS:
+      raise UserError(
+        f"editor.method: {self.method!r} is none of {', '.join(METHODS)}"
+      )
+
+  @property
+  def conditioned(self) -> bool:
+    """Whether the instruction acts on the hypernetwork."""
+    return self.method == "instructedit"
+
+  @property
+  def instructed_prompt(self) -> bool:
+    """Whether the instruction is text in front of the edit's prompt."""
+    return self.method == "instructedit_text"
+
+
+def shapes(model: DecoderConfig) -> dict[str, tuple[int, int]]:
+  """The editable matrices of a decoder, in listed order."""
+  return {name: model.matrix_shape(name) for name in model.editable}
+
+
+def init(
+  key: jax.Array, config: EditorConfig, model: DecoderConfig
+) -> tuple[Params, hypernetwork.Statistics]:
+  """Fresh parameters and empty statistics; the first edits already descend."""
+  matrices = shapes(model)
+  network_key, conditioner_key = jax.random.split(key)
+  network, statistics = hypernetwork.init(network_key, matrices, config.network)
+  # In units of the configured rate: an optimizer treats all parameters alike.
+  params = {"network": network, "rates": jnp.ones(len(matrices))}
+  if config.conditioned:
+    params["conditioner"] = conditioner_lib.init(
+      conditioner_key,
+      model.width,
+      len(matrices),
+      hypernetwork.widths(matrices, config.network),
+      config.network.depth,
+      config.conditioner,
+    )
+  return params, statistics
+
+
+def edit_factors(
+  model: decoder.Decoder, rows: Rows
+) -> tuple[Factors, jax.Array]:
+  """Factors of each request's mean negative log-likelihood.
+
+  Args:
+    model: the frozen decoder.
+    rows: prompt and target of one request a row; its target's tokens, at most
+      R, are what is scored.
+
+  Returns:
+    the answer rows' factors and the losses [B].
+  """
+
+  def loss(tap: decoder.Tap) -> tuple[jax.Array, jax.Array]:
+    hidden = model.suffix(rows.hidden, rows.sequence, tap, rows.at)
+    logits = model.logits(hidden)
+    chosen = jnp.take_along_axis(logits, rows.labels[..., None], -1)[..., 0]
+    nll = jax.nn.logsumexp(logits, -1) - chosen
+    count = jnp.maximum(rows.mask.sum(-1), 1)
+    each = jnp.where(rows.mask, nll, 0).sum(-1) / count
+    return each.sum(), each
+
+  inputs, deltas, _, each = factors_lib.probe(loss)
+  return factors_lib.answer_rows(inputs, deltas, rows.at, rows.mask), each
+
+
+def propose(
+  params: Params,
+  statistics: hypernetwork.Statistics,
+  config: EditorConfig,
+  model: DecoderConfig,
+  factors: Factors,
+  instruction: jax.Array,
+  given: jax.Array,
+) -> LowRankEdit:
+  """B independent edits from B requests' factors; a pure function.
+
+  Args:
+    params, statistics: from `init`, or trained.
+    config: the editor.
+    model: gives the editable matrices.
+    factors: rows [B, R, ...].
+    instruction: float [B, D], pooled prefix states of each instruction.
+    given: bool [B], False where there is no instruction.
+  """
+  matrices = shapes(model)
+  rates = params["rates"][None, :]
+  modulation = None
+  if config.conditioned:
+    modulation, change = conditioner_lib.apply(
+      params["conditioner"], instruction, given
+    )
+    rates = rates * change
+  pseudo = hypernetwork.apply(
+    params["network"],
+    statistics,
+    matrices,
+    config.network,
+    factors,
+    modulation=modulation,
+  )
+  # Downhill: W' = W - rate * sum of x~ delta~^T (the published rule adds).
+  step = -config.rate * rates
+  return LowRankEdit(
+    u=pseudo.x,
+    v={
+      name: pseudo.delta[name] * step[:, i, None, None]
+      for i, name in enumerate(matrices)
+    },
+  )

@@ -1,0 +1,244 @@
+"""A trained editor: learned numbers, and the model they were learned for."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from instructedit_jax import checkpoints
+from instructedit_jax.editing.edits import LowRankEdit
+from instructedit_jax.editing.prefix import PrefixCache
+from instructedit_jax.editing.rows import Rows, rows_of
+from instructedit_jax.editing.sequences import (
+  Scored,
+  bucket,
+  pack,
+  score,
+  unscored,
+)
+from instructedit_jax.editors import conditioner, hypernetwork, metalearned
+from instructedit_jax.editors.base import Request
+from instructedit_jax.editors.metalearned import EditorConfig
+from instructedit_jax.errors import UserError
+from instructedit_jax.models.config import DecoderConfig
+from instructedit_jax.models.language_model import LanguageModel
+from instructedit_jax.tasks.instructions import Instruction
+
+# Sizes are rounded up to these, so that few programs are compiled.
+_REQUESTS = (1, 4, 16, 64)
+_TOKENS = (32, 64, 128, 256)
+_ANSWERS = (8, 16, 32)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedEditor:
+  """MEND or InstructEdit, ready for use.
+
+  Attributes:
+    config: what it is.
+    params, statistics: its learned numbers.
+    fingerprint: of the base model it was trained for.
+    suffix: editable blocks of that model.
+    details: anything else worth keeping: data, steps, validation metrics.
+  """
+
+  config: EditorConfig
+  params: metalearned.Params
+  statistics: hypernetwork.Statistics
+  fingerprint: str
+  suffix: int
+  details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def name(self) -> str:
+    """The method's name."""
+    return self.config.method
+
+  def propose_each(
+    self,
+    model: LanguageModel,
+    requests: Sequence[Request],
+    cache: PrefixCache | None = None,
+  ) -> LowRankEdit:
+    """One independent edit a request, [B, R, ...].
+
+    Args:
+      model: the model this editor was trained for.
+      requests: what to change; each is answered as if it were alone.
+      cache: keeps prefix states between calls.
+
+    Raises:
+      UserError: another model, a prompt that is too long, or no request.
+    """
+    self.check(model)
+    if not requests:
+      raise UserError("no edit request was given")
+    cache = PrefixCache(model) if cache is None else cache
+    rows, pooled, given = self._inputs(model, requests, cache)
+    edit = _propose(
+      self.config,
+      model.config,
+      model.graph,
+      model.params,
+      self.params,
+      self.statistics,
+      rows,
+      pooled,
+      given,
+    )
+    return edit[: len(requests)]
+
+  def propose(
+    self,
+    model: LanguageModel,
+    requests: Sequence[Request],
+    cache: PrefixCache | None = None,
+  ) -> LowRankEdit:
+    """One edit that makes every request: the requests' edits, added up."""
+    return self.propose_each(model, requests, cache).combined()
+
+  def check(self, model: LanguageModel) -> None:
+    """Raises a UserError unless this editor belongs to `model`."""
+    if model.fingerprint != self.fingerprint:
+      raise UserError(
+        f"this editor was trained for another model than {model.name} (its"
+        f" weights are {self.fingerprint[:12]}…, the model's"
+        f" {model.fingerprint[:12]}…); load the model named in its editor.json:"
+        f" {self.details.get('model', 'unknown')}"
+      )
+    if model.config.suffix != self.suffix:
+      raise UserError(
+        f"this editor edits the last {self.suffix} blocks, but the model was"
+        f" loaded with {model.config.suffix}; load_model(..., suffix="
+        f"{self.suffix})"
+      )
+
+  def save(self, directory: str | os.PathLike[str]) -> None:
+    """Writes a self-contained folder that `load_editor` reads."""
+    checkpoints.save_editor(
+      directory,
+      self.params,
+      self.statistics,
+      {
+        "editor": dataclasses.asdict(self.config),
+        "fingerprint": self.fingerprint,
+        "suffix": self.suffix,
+        "details": dict(self.details),
+      },
+    )
+
+  def _inputs(
+    self,
+    model: LanguageModel,
+    requests: Sequence[Request],
+    cache: PrefixCache,
+  ) -> tuple[Rows, np.ndarray, np.ndarray]:
+    """The requests as padded arrays: rows, instructions, which are given."""
+    edits = [self._scored(model, request) for request in requests]
+    told = [
+      instruction_sequence(model, request.instruction)
+      for request in requests
+      if request.instruction is not None
+    ]
+    cache.warm([*edits, *told])
+    count = bucket(len(edits), _REQUESTS)
+    padded = [[e] for e in edits] + [[] for _ in range(count - len(edits))]
+    packed = pack(
+      padded,
+      bucket(max(len(e.tokens) for e in edits), _TOKENS),
+      bucket(max(len(e.labels) for e in edits), _ANSWERS),
+    )
+    width = model.config.width
+    rows = rows_of(packed, [cache([e]) for e in edits], width)
+    given = np.zeros(count, bool)
+    given[: len(requests)] = [r.instruction is not None for r in requests]
+    pooled = np.zeros((count, width), np.float32)
+    if told:
+      pooled[given] = [state.hidden.mean(0) for state in cache(told)]
+    return rows, pooled, given
+
+  def _scored(self, model: LanguageModel, request: Request) -> Scored:
+    prompt = request.prompt
+    if self.config.instructed_prompt and request.instruction is not None:
+      prompt = request.instruction.apply(prompt)
+    return score(
+      model.text,
+      prompt,
+      request.target,
+      context=model.config.context,
+      limit=self.config.answer_tokens,
+    )
+
+
+def instruction_sequence(
+  model: LanguageModel, instruction: Instruction
+) -> Scored:
+  """The tokens whose mean prefix state stands for an instruction."""
+  return unscored(model.text, instruction.prefix().rstrip())
+
+
+def load_editor(directory: str | os.PathLike[str]) -> TrainedEditor:
+  """Reads an editor folder, or the `editor` folder of a training run.
+
+  Raises:
+    UserError: nothing is there, or it is damaged or of another version.
+  """
+  folder = pathlib.Path(directory)
+  if not (folder / "editor.json").exists() and (folder / "editor").is_dir():
+    folder = folder / "editor"
+  arrays, metadata = checkpoints.load_editor_arrays(folder)
+  try:
+    config = dict(metadata["editor"])
+    config["network"] = hypernetwork.HypernetworkConfig(**config["network"])
+    config["conditioner"] = conditioner.ConditionerConfig(
+      **config["conditioner"]
+    )
+    return TrainedEditor(
+      EditorConfig(**config),
+      arrays["params"],
+      _moments(arrays["statistics"]),
+      metadata["fingerprint"],
+      metadata["suffix"],
+      metadata["details"],
+    )
+  except (KeyError, TypeError) as error:
+    raise UserError(
+      f"{folder}/editor.json: not an editor of this version ({error}); train or"
+      " export it again"
+    ) from error
+
+
+def _moments(nested: Mapping[str, Any]) -> hypernetwork.Statistics:
+  """Plain dicts, as stored, back to statistics."""
+  return {
+    key: {
+      side: hypernetwork.stats.Moments(**moments)
+      for side, moments in sides.items()
+    }
+    for key, sides in nested.items()
+  }
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _propose(
+  config: EditorConfig,
+  shape: DecoderConfig,
+  graph: nnx.GraphDef,
+  weights: nnx.State,
+  params: metalearned.Params,
+  statistics: hypernetwork.Statistics,
+  rows: Rows,
+  instruction: jax.Array,
+  given: jax.Array,
+) -> LowRankEdit:
+  model = nnx.merge(graph, weights)
+  factors, _ = metalearned.edit_factors(model, rows)
+  return metalearned.propose(
+    params, statistics, config, shape, factors, instruction, given
+  )
