@@ -1,0 +1,35 @@
+r"""One instruction-conditioned editor for many kinds of edits.
+
+  python -m instructedit_jax.train --config=configs/multi.py \
+    --workdir=runs/multi
+
+`get_config(arg)` takes comma-separated words:
+  a method       instructedit (default), mend, instructedit_text
+  a model        smollm2-135m (default), gpt2-xl, llama-2-7b
+"""
+
+import ml_collections
+
+from instructedit_jax.training.config import default
+
+METHODS = ("instructedit", "mend", "instructedit_text")
+MODELS = {
+  "smollm2-135m": "smollm2-135m",
+  "gpt2-xl": "hf:openai-community/gpt2-xl",
+  "llama-2-7b": "hf:meta-llama/Llama-2-7b-hf",
+}
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+  """Returns the configuration; see the module docstring for `arg`."""
+  config = default()
+  config.data = "hub"
+  for word in filter(None, arg.split(",")):
+    if word in METHODS:
+      config.editor.method = word
+    elif word in MODELS:
+      config.model = MODELS[word]
+    else:
+      known = ", ".join((*METHODS, *MODELS))
+      raise ValueError(f"{word!r} is none of {known}")
+  return config

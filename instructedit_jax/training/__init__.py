@@ -1,0 +1,1 @@
+"""Meta-training: episodes, losses, the compiled step and the loop."""

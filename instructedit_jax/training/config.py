@@ -1,0 +1,148 @@
+"""One training run as frozen dataclasses.
+
+Configuration files speak ml_collections; here they are turned once into types
+that are checked, so that nothing below reads a loose dictionary.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_type_hints
+
+import ml_collections
+
+from instructedit_jax.editors.conditioner import ConditionerConfig
+from instructedit_jax.editors.hypernetwork import HypernetworkConfig
+from instructedit_jax.editors.metalearned import EditorConfig
+from instructedit_jax.errors import UserError
+from instructedit_jax.training.batches import BatchShape
+from instructedit_jax.training.episodes import EpisodeConfig
+from instructedit_jax.training.losses import LossConfig
+from instructedit_jax.training.step import OptimizerConfig
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """Everything a run depends on.
+
+  Attributes:
+    model: as `load_model` takes it.
+    suffix: editable blocks.
+    dtype: of the base weights.
+    data: "embedded", "hub" or a folder.
+    tasks: to train on, with their weights in the mixture.
+    instructions: file of instruction pools; empty takes the project's own.
+    steps: of `batch_size` episodes each.
+    batch_size: episodes a step, over all devices.
+    validation_records: held out of every task's training records.
+    validate_every, checkpoint_every, log_every: steps.
+    patience: validations without a better loss before training stops; 0 never.
+    seed: of everything random.
+    prefix_cache_gb: memory for prefix states.
+    editor, episode, shape, loss, optimizer: see their classes.
+  """
+
+  model: str = "smollm2-135m"
+  suffix: int = 3
+  dtype: str = "float32"
+  data: str = "embedded"
+  tasks: tuple[tuple[str, float], ...] = (
+    ("counterfact", 1.0),
+    ("wikirecent", 1.0),
+    ("convsent", 1.0),
+  )
+  instructions: str = ""
+  steps: int = 1000
+  batch_size: int = 16
+  validation_records: int = 24
+  validate_every: int = 100
+  checkpoint_every: int = 200
+  log_every: int = 10
+  patience: int = 0
+  seed: int = 0
+  prefix_cache_gb: float = 8.0
+  editor: EditorConfig = dataclasses.field(default_factory=EditorConfig)
+  episode: EpisodeConfig = dataclasses.field(default_factory=EpisodeConfig)
+  shape: BatchShape = dataclasses.field(default_factory=BatchShape)
+  loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+  optimizer: OptimizerConfig = dataclasses.field(
+    default_factory=OptimizerConfig
+  )
+
+  def __post_init__(self):
+    for field in ("steps", "batch_size", "validate_every", "checkpoint_every"):
+      if getattr(self, field) < 1:
+        raise UserError(f"config.{field}: must be at least 1")
+    if not self.tasks:
+      raise UserError("config.tasks: name at least one task and its weight")
+
+
+def default() -> ml_collections.ConfigDict:
+  """The defaults as a configuration file starts from them."""
+  values = _plain(TrainConfig())
+  values["tasks"] = dict(values["tasks"])
+  return ml_collections.ConfigDict(values)
+
+
+def from_config(config: ml_collections.ConfigDict) -> TrainConfig:
+  """Checked and frozen.
+
+  Raises:
+    UserError: an unknown key or a value of the wrong type, by name.
+  """
+  raw = config.to_dict()
+  raw["tasks"] = tuple(sorted((k, float(v)) for k, v in raw["tasks"].items()))
+  return _build(TrainConfig, raw, "config")
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+  """Plain containers, for JSON."""
+  return _plain(config)
+
+
+def _plain(value: Any) -> Any:
+  if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    return {
+      field.name: _plain(getattr(value, field.name))
+      for field in dataclasses.fields(value)
+    }
+  return value
+
+
+_NESTED = {
+  "editor": EditorConfig,
+  "network": HypernetworkConfig,
+  "conditioner": ConditionerConfig,
+  "episode": EpisodeConfig,
+  "shape": BatchShape,
+  "loss": LossConfig,
+  "optimizer": OptimizerConfig,
+}
+
+
+def _build(kind: type[T], raw: Mapping[str, Any], path: str) -> T:
+  hints = get_type_hints(kind)
+  values = {}
+  for key, value in raw.items():
+    if key not in hints:
+      known = ", ".join(sorted(hints))
+      raise UserError(f"{path}.{key}: unknown; {path} has {known}")
+    where = f"{path}.{key}"
+    if key in _NESTED:
+      values[key] = _build(_NESTED[key], value, where)
+    else:
+      values[key] = _typed(value, hints[key], where)
+  return kind(**values)
+
+
+def _typed(value: Any, wanted: Any, where: str) -> Any:
+  if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  if wanted in (int, float, str, bool) and (
+    not isinstance(value, wanted) or (wanted is int and isinstance(value, bool))
+  ):
+    raise UserError(
+      f"{where}: {value!r} is {type(value).__name__}, not {wanted.__name__}"
+    )
+  return value

@@ -1,0 +1,188 @@
+"""From records to batches: a pure function of (seed, step), read ahead."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from absl import logging
+
+from instructedit_jax.editing.prefix import PrefixCache
+from instructedit_jax.editing.sequences import Scored, score
+from instructedit_jax.editors.trained import instruction_sequence
+from instructedit_jax.errors import UserError
+from instructedit_jax.models.language_model import LanguageModel
+from instructedit_jax.tasks import instructions
+from instructedit_jax.tasks.mixture import Mixture
+from instructedit_jax.tasks.record import Record
+from instructedit_jax.tasks.splits import load_split
+from instructedit_jax.training.batches import Batch, Batcher, fitting
+from instructedit_jax.training.config import TrainConfig
+from instructedit_jax.training.episodes import Episode, EpisodeMaker
+
+# New prefix states are computed for this many steps at once: a large batch.
+_AHEAD = 32
+# Random streams of one seed.
+_TRAIN, _VALIDATE = 0, 1
+
+
+class Episodes:
+  """The episodes of a run, and their batches.
+
+  Args:
+    model: tokenises and gives prefix states.
+    config: the run.
+    records: by task; `validation_records` of each are set aside.
+  """
+
+  def __init__(
+    self,
+    model: LanguageModel,
+    config: TrainConfig,
+    records: dict[str, list[Record]],
+  ):
+    self._model, self._config = model, config
+    pools = instructions.POOLS
+    if config.instructions:
+      pools = instructions.load_pools(config.instructions)
+    usable = {task: self._usable(task, rs) for task, rs in records.items()}
+    split = {
+      task: hold_out(rs, config.validation_records)
+      for task, rs in usable.items()
+    }
+    train = {task: pair[0] for task, pair in split.items()}
+    self.validation = [r for _, held in split.values() for r in held]
+    self.mixture = Mixture(train, dict(config.tasks), config.seed)
+    everyone = [r for rs in train.values() for r in rs]
+    self._maker = EpisodeMaker(config.episode, self._score, everyone, pools)
+    self.cache = PrefixCache(model, int(config.prefix_cache_gb * 2**30))
+    self._batcher = Batcher(self.cache, config.shape, model.config.width)
+
+  def batches(self, start: int) -> Iterator[Batch]:
+    """Batches from step `start` on, the next ones prepared meanwhile."""
+    steps = self._config.steps
+    with ThreadPoolExecutor(1) as worker:
+      ahead: list[Future[Batch]] = []
+      chunks = iter(range(start, steps, _AHEAD))
+      pending = worker.submit(self._drawn, next(chunks, steps))
+      for chunk in [*chunks, None]:
+        drawn = pending.result()
+        if chunk is not None:
+          pending = worker.submit(self._drawn, chunk)
+        # Batches hold megabytes: at most two are ready at any time.
+        for item in drawn:
+          ahead.append(worker.submit(self._batcher, *item))
+          if len(ahead) > 2:
+            yield ahead.pop(0).result()
+      for future in ahead:
+        yield future.result()
+
+  def validation_batches(self) -> list[Batch]:
+    """The same episodes every time, each validation record once."""
+    size = self._config.batch_size
+    groups = [
+      self.validation[i : i + size]
+      for i in range(0, len(self.validation) - size + 1, size)
+    ]
+    batches = []
+    for number, group in enumerate(groups):
+      rng = np.random.default_rng([self._config.seed, _VALIDATE, number])
+      drawn = self._draw(group, rng)
+      batches.append(self._batcher(*drawn))
+    return batches
+
+  def _drawn(self, first: int) -> list[tuple]:
+    """The episodes of a chunk of steps; their prefix states are computed."""
+    config = self._config
+    last = min(first + _AHEAD, config.steps)
+    drawn = []
+    for step in range(first, last):
+      rng = np.random.default_rng([config.seed, _TRAIN, step])
+      drawn.append(self._draw(self.mixture.batch(step, config.batch_size), rng))
+    self.cache.warm(
+      [
+        sequence
+        for episodes, told, _ in drawn
+        for sequence in (*_sequences(episodes, self._batcher), *told)
+      ]
+    )
+    return drawn
+
+  def _draw(
+    self, records: Sequence[Record], rng: np.random.Generator
+  ) -> tuple[list[Episode], list[Scored], np.ndarray]:
+    episodes = [self._maker(record, rng) for record in records]
+    told = [
+      instruction_sequence(self._model, episode.instruction)
+      for episode in episodes
+    ]
+    dropout = self._config.editor.conditioner.dropout
+    return episodes, told, rng.random(len(episodes)) >= dropout
+
+  @functools.lru_cache(1 << 18)  # noqa: B019 - lives as long as the run
+  def _score(self, prompt: str, target: str, limit: int) -> Scored:
+    context = self._model.config.context
+    return score(self._model.text, prompt, target, context=context, limit=limit)
+
+  def _usable(self, task: str, records: Sequence[Record]) -> list[Record]:
+    """Leaves out, and names, records whose edit is too long for a row."""
+    limit = self._config.episode.target_tokens
+    room = self._config.shape.edit_tokens
+    if self._config.editor.instructed_prompt:
+      room -= _LONGEST_INSTRUCTION
+    kept = []
+    for record in records:
+      if len(self._score(record.prompt, record.target, limit).tokens) <= room:
+        kept.append(record)
+    if len(kept) < len(records):
+      logging.info(
+        "%s: %d of %d records are longer than shape.edit_tokens=%d and are"
+        " left out",
+        task,
+        len(records) - len(kept),
+        len(records),
+        self._config.shape.edit_tokens,
+      )
+    if not kept:
+      raise UserError(
+        f"task {task}: no record fits config.shape.edit_tokens"
+        f" = {self._config.shape.edit_tokens}; raise it"
+      )
+    return kept
+
+
+# Tokens an instruction in front of a prompt may take.
+_LONGEST_INSTRUCTION = 72
+
+
+def load_records(config: TrainConfig) -> dict[str, list[Record]]:
+  """The training records of every task, with a line on each."""
+  records = {}
+  for task, weight in config.tasks:
+    if weight > 0:
+      records[task], report = load_split(config.data, task, "train")
+      logging.info("%s", report)
+  return records
+
+
+def hold_out(
+  records: Sequence[Record], count: int
+) -> tuple[list[Record], list[Record]]:
+  """Sets the last `count` aside, with everything else about their subjects.
+
+  At most a fifth of the records are set aside.
+  """
+  count = min(count, len(records) // 5)
+  held = list(records[len(records) - count :])
+  subjects = {record.subject for record in held}
+  train = [r for r in records[: len(records) - count]]
+  return [r for r in train if r.subject not in subjects], held
+
+
+def _sequences(
+  episodes: Sequence[Episode], batcher: Batcher
+) -> Iterator[Scored]:
+  for episode in episodes:
+    yield episode.edit
+    for _, query in fitting(episode, batcher.shape):
+      yield query

@@ -1,0 +1,186 @@
+"""An episode: one edit to make, and what to ask the edited model.
+
+Every visit of a record draws afresh: the instruction, the paraphrases, the
+out-of-scope prompts. A pure function of (record, random state).
+"""
+
+import dataclasses
+import enum
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from instructedit_jax.editing.sequences import Scored
+from instructedit_jax.tasks import augment, instructions
+from instructedit_jax.tasks.instructions import Instruction
+from instructedit_jax.tasks.record import Record
+
+# (prompt, target, most target tokens) -> tokens.
+Score = Callable[[str, str, int], Scored]
+
+
+class Kind(enum.IntEnum):
+  """What a query's scored tokens are for."""
+
+  KEEP = 0  # out of scope: the model's distribution must stay
+  EDIT = 1  # in scope: the target must become likely
+  AVOID = 2  # in scope: these replies must become unlikely
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeConfig:
+  """How many queries of each sort, and how long.
+
+  Attributes:
+    paraphrases: in-scope prompts in other words, besides the bare prompt.
+    own_locality: out-of-scope prompts of the record itself.
+    other_locality: prompts of other records, which an edit must not touch.
+    instructed: probability that one in-scope (and one out-of-scope) query
+      carries an instruction, the edit's own or another description.
+    target_tokens: answer tokens an edit may have; longer answers are cut.
+    locality_tokens: answer tokens scored of an out-of-scope prompt.
+    edit_with_instruction: the edit's own prompt carries the instruction (the
+      published conditioning) instead of being bare.
+  """
+
+  paraphrases: int = 1
+  own_locality: int = 2
+  other_locality: int = 1
+  instructed: float = 0.2
+  target_tokens: int = 10
+  locality_tokens: int = 4
+  edit_with_instruction: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Episode:
+  """Token sequences of one episode, most important queries first.
+
+  Attributes:
+    edit: the request whose loss gradient gives the factors.
+    instruction: what conditions the editor.
+    queries: (kind, sequence) pairs.
+  """
+
+  edit: Scored
+  instruction: Instruction
+  queries: tuple[tuple[Kind, Scored], ...]
+
+
+class EpisodeMaker:
+  """Turns records into episodes.
+
+  Args:
+    config: sizes and probabilities.
+    score: tokenises a prompt with its target.
+    others: records whose prompts serve as out-of-scope queries.
+    pools: the instruction descriptions by task.
+    split: which descriptions to draw from.
+  """
+
+  def __init__(
+    self,
+    config: EpisodeConfig,
+    score: Score,
+    others: Sequence[Record],
+    pools: instructions.Pools = instructions.POOLS,
+    split: instructions.Split = "seen",
+  ):
+    self.config = config
+    self._score = score
+    self._others = others
+    self._pools = pools
+    self._split = split
+
+  def __call__(self, record: Record, rng: np.random.Generator) -> Episode:
+    """Draws one episode for `record`."""
+    own = instructions.draw(rng, record, self._split, self._pools)
+    prompt = record.prompt
+    if self.config.edit_with_instruction:
+      prompt = own.apply(prompt)
+    edit = self._scored(prompt, record.target)
+    queries = [*self._in_scope(record, rng), *self._out_of_scope(record, rng)]
+    if rng.random() < self.config.instructed:
+      # Another description of the same task must not change the outcome.
+      query = instructions.draw(rng, record, self._split, self._pools)
+      asked = query.apply(record.prompt)
+      queries.append((Kind.EDIT, self._scored(asked, record.target)))
+    return Episode(edit, own, tuple(queries))
+
+  def _scored(self, prompt: str, target: str) -> Scored:
+    return self._score(prompt, target, self.config.target_tokens)
+
+  def _in_scope(
+    self, record: Record, rng: np.random.Generator
+  ) -> list[tuple[Kind, Scored]]:
+    queries = [(Kind.EDIT, self._scored(record.prompt, record.target))]
+    if record.conversation is not None:
+      return queries + self._opinions(record, rng)
+    for _ in range(self.config.paraphrases):
+      prompt = self._paraphrase(record, rng)
+      queries.append((Kind.EDIT, self._scored(prompt, record.target)))
+    return queries
+
+  def _paraphrase(self, record: Record, rng: np.random.Generator) -> str:
+    """A prompt with the same answer: the record's own, or one by rule."""
+    own = list(record.rephrases)
+    own += [
+      probe.prompt
+      for probe in record.portability
+      # The same question about the subject by another of its names.
+      if probe.kind == "Subject_Aliasing" and record.target in probe.answers
+    ]
+    if own and rng.random() < 0.4:
+      return own[int(rng.integers(len(own)))]
+    return augment.rephrase(record.prompt, record.subject, rng)
+
+  def _opinions(
+    self, record: Record, rng: np.random.Generator
+  ) -> list[tuple[Kind, Scored]]:
+    """A reply of the wanted sentiment, and one of the other to avoid."""
+    talk = record.conversation
+    assert talk is not None
+    queries = []
+    for kind, replies in ((Kind.EDIT, talk.same), (Kind.AVOID, talk.opposite)):
+      if replies:
+        question = talk.questions[int(rng.integers(len(talk.questions)))]
+        reply = replies[int(rng.integers(len(replies)))]
+        queries.append((kind, self._scored(question, reply)))
+    return queries
+
+  def _out_of_scope(
+    self, record: Record, rng: np.random.Generator
+  ) -> list[tuple[Kind, Scored]]:
+    chosen = []
+    own = record.locality
+    if own:
+      count = min(self.config.own_locality, len(own))
+      for i in rng.choice(len(own), count, replace=False):
+        probe = own[int(i)]
+        answer = probe.answers[int(rng.integers(len(probe.answers)))]
+        chosen.append((probe.prompt, answer))
+    missing = self.config.own_locality - len(chosen)
+    for _ in range(missing + self.config.other_locality):
+      chosen.append(self._elsewhere(record, rng))
+    if chosen and rng.random() < self.config.instructed:
+      query = instructions.draw(rng, record, self._split, self._pools)
+      prompt, answer = chosen[int(rng.integers(len(chosen)))]
+      chosen.append((query.apply(prompt), answer))
+    limit = self.config.locality_tokens
+    return [(Kind.KEEP, self._score(*pair, limit)) for pair in chosen]
+
+  def _elsewhere(
+    self, record: Record, rng: np.random.Generator
+  ) -> tuple[str, str]:
+    """A prompt of another record, as it is or in other words."""
+    while True:
+      other = self._others[int(rng.integers(len(self._others)))]
+      if other.subject != record.subject:
+        break
+    if other.locality and rng.random() < 0.5:
+      probe = other.locality[int(rng.integers(len(other.locality)))]
+      return probe.prompt, probe.answers[0]
+    answer = other.ground_truth[0] if other.ground_truth else other.target
+    if other.conversation is None and rng.random() < 0.5:
+      return augment.rephrase(other.prompt, other.subject, rng), answer
+    return other.prompt, answer
