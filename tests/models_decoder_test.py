@@ -172,23 +172,26 @@ def test_cached_steps_equal_whole_rows(family, suffix, window, tokens):
   def tap(name, x, y):
     return y * 1.1
 
+  tokens = jnp.asarray(tokens)
+
   @jax.jit
   def both(params):
     decoder = model.decoder(params)
     h = decoder.prefix(tokens, plain(tokens))
     whole = decoder.suffix(h, plain(tokens), tap)
     cache = decoder.empty_cache(3, 16, jnp.float32)
-    outputs = []
     # A prompt of five, padded to seven, then token by token.
     positions = jnp.broadcast_to(jnp.arange(7)[None], (3, 7))
     prompt = jnp.pad(tokens[:, :5], ((0, 0), (0, 2)))
     x, cache = decoder.step(prompt, positions, cache, tap)
-    outputs.append(x[:, :5])
-    for i in range(5, 11):
-      place = jnp.full((3, 1), i)
-      x, cache = decoder.step(tokens[:, i : i + 1], place, cache, tap)
-      outputs.append(x)
-    return whole, jnp.concatenate(outputs, 1)
+
+    def step(cache, i):
+      token = jax.lax.dynamic_slice_in_dim(tokens, i, 1, 1)
+      y, cache = decoder.step(token, jnp.full((3, 1), i), cache, tap)
+      return cache, y[:, 0]
+
+    _, rest = jax.lax.scan(step, cache, jnp.arange(5, 11))
+    return whole, jnp.concatenate([x[:, :5], rest.swapaxes(0, 1)], 1)
 
   whole, stepped = both(model.params)
   np.testing.assert_allclose(stepped, whole, atol=TOLERANCE)

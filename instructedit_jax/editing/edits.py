@@ -13,7 +13,10 @@ from typing import Protocol, Self, runtime_checkable
 import jax
 import jax.numpy as jnp
 
+from instructedit_jax.editing import merging
+from instructedit_jax.errors import UserError
 from instructedit_jax.models.decoder import Tap
+from instructedit_jax.models.language_model import LanguageModel
 
 
 @runtime_checkable
@@ -62,6 +65,20 @@ class LowRankEdit:
       name: jnp.einsum("...rn,...rm->...nm", self.u[name], self.v[name])
       for name in self.u
     }
+
+  def merge(self, model: LanguageModel) -> LanguageModel:
+    """A new model with this edit in its weights; see `merging.merge`.
+
+    Raises:
+      UserError: the edit does not fit the model, or holds several independent
+        edits; index it or take `combined()` first.
+    """
+    if self.batched:
+      raise UserError(
+        f"{len(next(iter(self.u.values())))} independent edits cannot be"
+        " merged into one model; take edit.combined() or one of them, edit[0]"
+      )
+    return merging.merge(model, self.dense())
 
   def scale(self, factor: float | jax.Array) -> Self:
     """The update times `factor`."""

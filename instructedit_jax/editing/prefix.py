@@ -98,8 +98,10 @@ class PrefixCache:
     hidden, final = _states(
       self._model.graph,
       self._model.params,
-      packed.tokens,
-      decoder.Sequence(packed.positions, packed.segments),
+      jnp.asarray(packed.tokens),
+      decoder.Sequence(
+        jnp.asarray(packed.positions), jnp.asarray(packed.segments)
+      ),
     )
     hidden_BTD, final_BTD = np.asarray(hidden), np.asarray(final)
     for b, row in enumerate(rows):

@@ -4,13 +4,17 @@ Axes: B rows, T tokens, P scored positions, D width.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from instructedit_jax.editing.prefix import State
 from instructedit_jax.editing.sequences import Packed
 from instructedit_jax.models import decoder
+
+
+# numpy on the host, jax.Array inside a program.
+Array = Any
 
 
 class Rows(NamedTuple):
@@ -24,12 +28,12 @@ class Rows(NamedTuple):
     mask: bool [B, P].
   """
 
-  hidden: np.ndarray
-  positions: np.ndarray
-  segments: np.ndarray
-  at: np.ndarray
-  labels: np.ndarray
-  mask: np.ndarray
+  hidden: Array
+  positions: Array
+  segments: Array
+  at: Array
+  labels: Array
+  mask: Array
 
   @property
   def sequence(self) -> decoder.Sequence:

@@ -103,9 +103,12 @@ def pack(
   """
   shape, ends = (len(rows), tokens), (len(rows), scored)
   packed = Packed(
-    *(np.zeros(shape, np.int32) for _ in range(3)),
-    *(np.zeros(ends, np.int32) for _ in range(2)),
-    np.full(ends, -1, np.int32),
+    tokens=np.zeros(shape, np.int32),
+    positions=np.zeros(shape, np.int32),
+    segments=np.zeros(shape, np.int32),
+    at=np.zeros(ends, np.int32),
+    labels=np.zeros(ends, np.int32),
+    owner=np.full(ends, -1, np.int32),
   )
   for b, row in enumerate(rows):
     place = count = 0

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from instructedit_jax.editing.edits import Edit
+from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.language_model import LanguageModel
 from instructedit_jax.tasks.instructions import Instruction
@@ -47,9 +48,21 @@ class Editor(Protocol):
     """How tables call it."""
 
   def propose_each(
-    self, model: LanguageModel, requests: Sequence[Request]
+    self,
+    model: LanguageModel,
+    requests: Sequence[Request],
+    cache: PrefixCache | None = None,
   ) -> Edit:
-    """B independent edits, stacked along a leading axis."""
+    """B independent edits, stacked along a leading axis.
 
-  def propose(self, model: LanguageModel, requests: Sequence[Request]) -> Edit:
+    The cache keeps prefix states between calls. Indexing the edit with an
+    array of numbers takes those requests' edits, again stacked.
+    """
+
+  def propose(
+    self,
+    model: LanguageModel,
+    requests: Sequence[Request],
+    cache: PrefixCache | None = None,
+  ) -> Edit:
     """One edit that makes every request."""

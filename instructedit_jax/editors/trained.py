@@ -25,6 +25,7 @@ from instructedit_jax.editing.sequences import (
 from instructedit_jax.editors import conditioner, hypernetwork, metalearned
 from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.metalearned import EditorConfig
+from instructedit_jax.editors.requests import RequestLike, as_requests
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.models.language_model import LanguageModel
@@ -63,20 +64,22 @@ class TrainedEditor:
   def propose_each(
     self,
     model: LanguageModel,
-    requests: Sequence[Request],
+    requests: RequestLike | Sequence[RequestLike],
     cache: PrefixCache | None = None,
   ) -> LowRankEdit:
     """One independent edit a request, [B, R, ...].
 
     Args:
       model: the model this editor was trained for.
-      requests: what to change; each is answered as if it were alone.
+      requests: what to change; each is answered as if it were alone. Dicts
+        and tuples will do, see `as_requests`.
       cache: keeps prefix states between calls.
 
     Raises:
       UserError: another model, a prompt that is too long, or no request.
     """
     self.check(model)
+    requests = as_requests(requests)
     if not requests:
       raise UserError("no edit request was given")
     cache = PrefixCache(model) if cache is None else cache
@@ -97,7 +100,7 @@ class TrainedEditor:
   def propose(
     self,
     model: LanguageModel,
-    requests: Sequence[Request],
+    requests: RequestLike | Sequence[RequestLike],
     cache: PrefixCache | None = None,
   ) -> LowRankEdit:
     """One edit that makes every request: the requests' edits, added up."""

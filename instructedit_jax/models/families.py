@@ -189,10 +189,8 @@ def _window(reader: _Reader, kind: str) -> int | None:
     return reader.get("sliding_window")
   if kind == "llama" or not reader.get("use_sliding_window", False):
     return None
-  window, blocks = (
-    reader.get("sliding_window", 4096),
-    reader.size("num_hidden_layers"),
-  )
+  window = reader.get("sliding_window", 4096)
+  blocks = reader.size("num_hidden_layers")
   first = reader.get("max_window_layers", 28)
   types = set(
     reader.get("layer_types")

@@ -89,34 +89,33 @@ def generate(
   _check_options(max_new_tokens, temperature, top_k, batch_size)
   encoded = [text.encode(prompt) for prompt in prompts]
   _check_prompts(encoded, max_new_tokens, model)
-  batched = bool(getattr(edit, "batched", False))
   single = [text.encode(word, bos=False) for word in stop]
-  stop_ids = sorted(text.eos_ids | {ids[0] for ids in single if len(ids) == 1})
+  ends = text.eos_ids | {ids[0] for ids in single if len(ids) == 1}
+  run = functools.partial(
+    decode,
+    model.graph,
+    model.params if params is None else params,
+    stop_ids=np.asarray(sorted(ends), np.int32),
+    temperature=np.float32(temperature),
+    max_new_tokens=max_new_tokens,
+    sample=temperature > 0,
+    top_k=top_k,
+  )
   results = [""] * len(prompts)
   # Neighbours in length share a batch, so little is padded.
   order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
   for begin in range(0, len(order), batch_size):
     chosen = order[begin : begin + batch_size]
     rows = _rows(len(chosen), batch_size)
-    tokens, lengths = _pad([encoded[i] for i in chosen], rows, text.pad_id)
-    width = min(_bucket(tokens.shape[1]), model.config.context)
-    filler = ((0, 0), (0, width - tokens.shape[1]))
-    tokens = np.pad(tokens, filler, constant_values=text.pad_id)
     # Rows beyond the prompts repeat the last one and are not waited for.
     index = np.asarray(chosen + [chosen[-1]] * (rows - len(chosen)))
-    decoded = decode(
-      model.graph,
-      model.params if params is None else params,
+    tokens, lengths = _pad([encoded[i] for i in index], text.pad_id, model)
+    decoded = run(
       tokens,
       lengths,
       np.arange(rows) < len(chosen),
-      np.asarray(stop_ids, np.int32),
-      edit[index] if batched else edit,
-      _keys(seed, index),
-      np.float32(temperature),
-      max_new_tokens=max_new_tokens,
-      sample=temperature > 0,
-      top_k=top_k,
+      edit=edit[index] if getattr(edit, "batched", False) else edit,
+      keys=_keys(seed, index),
     )
     new, counts = jax.device_get((decoded.tokens, decoded.counts))
     for row, i in enumerate(chosen):
@@ -165,36 +164,6 @@ def decode(
   cache = decoder.empty_cache(rows, width + max_new_tokens, dtype)
   positions = jnp.broadcast_to(jnp.arange(width)[None, :], tokens.shape)
   x, cache = decoder.step(tokens, positions, cache, tap)
-  last = take_tokens(x, lengths[:, None] - 1)[:, 0]
-  stop_ids = jnp.asarray(stop_ids, jnp.int32)
-
-  def choose(x: jax.Array, step: jax.Array) -> jax.Array:
-    logits = decoder.logits(x)
-    if sample:
-      return _draw(logits / temperature, keys, step, top_k)
-    return logits.argmax(-1).astype(jnp.int32)
-
-  def record(state: _State, x: jax.Array) -> _State:
-    chosen = choose(x, state.step)
-    ends = (chosen[:, None] == stop_ids[None, :]).any(-1) & ~state.done
-    done = state.done | ends
-    return state._replace(
-      new=state.new.at[:, state.step].set(chosen),
-      counts=state.counts + (~done).astype(jnp.int32),
-      done=done,
-      stopped=state.stopped | ends,
-      step=state.step + 1,
-    )
-
-  def more(state: _State) -> jax.Array:
-    return (state.step < max_new_tokens) & ~state.done.all()
-
-  def advance(state: _State) -> _State:
-    newest = jax.lax.dynamic_slice_in_dim(state.new, state.step - 1, 1, 1)
-    places = (lengths + state.step - 1)[:, None]
-    x, cache = decoder.step(newest, places, state.cache, tap)
-    return record(state._replace(cache=cache), x[:, 0])
-
   state = _State(
     cache,
     jnp.zeros((rows, max_new_tokens), jnp.int32),
@@ -203,8 +172,41 @@ def decode(
     jnp.zeros((rows,), bool),
     jnp.int32(0),
   )
-  state = jax.lax.while_loop(more, advance, record(state, last))
+
+  def choose(state: _State, x: jax.Array) -> _State:
+    logits = decoder.logits(x)
+    if sample:
+      chosen = _draw(logits / temperature, keys, state.step, top_k)
+    else:
+      chosen = logits.argmax(-1).astype(jnp.int32)
+    return _record(state, chosen, jnp.asarray(stop_ids, jnp.int32))
+
+  def advance(state: _State) -> _State:
+    newest = jax.lax.dynamic_slice_in_dim(state.new, state.step - 1, 1, 1)
+    places = (lengths + state.step - 1)[:, None]
+    x, cache = decoder.step(newest, places, state.cache, tap)
+    return choose(state._replace(cache=cache), x[:, 0])
+
+  state = choose(state, take_tokens(x, lengths[:, None] - 1)[:, 0])
+  state = jax.lax.while_loop(
+    lambda state: (state.step < max_new_tokens) & ~state.done.all(),
+    advance,
+    state,
+  )
   return Decoded(state.new, state.counts, state.stopped)
+
+
+def _record(state: _State, chosen: jax.Array, stop_ids: jax.Array) -> _State:
+  """Writes one token a row, int32 [B], and notes which rows it ends."""
+  ends = (chosen[:, None] == stop_ids[None, :]).any(-1) & ~state.done
+  done = state.done | ends
+  return state._replace(
+    new=state.new.at[:, state.step].set(chosen),
+    counts=state.counts + (~done).astype(jnp.int32),
+    done=done,
+    stopped=state.stopped | ends,
+    step=state.step + 1,
+  )
 
 
 def _draw(
@@ -234,15 +236,14 @@ def _keys(seed: int, index: np.ndarray) -> jax.Array:
 
 
 def _pad(
-  encoded: list[list[int]], rows: int, filler: int
+  encoded: list[list[int]], filler: int, model: LanguageModel
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Token rows as int32 [rows, T] and their lengths."""
-  width = max(len(ids) for ids in encoded)
-  tokens = np.full((rows, width), filler, np.int32)
-  lengths = np.ones((rows,), np.int32)
+  """Tokens as int32 [B, T], T a bucket within the context; their lengths."""
+  lengths = np.array([len(ids) for ids in encoded], np.int32)
+  width = min(_bucket(int(lengths.max())), model.config.context)
+  tokens = np.full((len(encoded), width), filler, np.int32)
   for row, ids in enumerate(encoded):
     tokens[row, : len(ids)] = ids
-    lengths[row] = len(ids)
   return tokens, lengths
 
 

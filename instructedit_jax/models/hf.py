@@ -21,6 +21,7 @@ from instructedit_jax.models.config import DecoderConfig
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 4 << 30
+_FLOATS = ("float32", "bfloat16", "float16", "float64")
 
 
 class HfDirectory:
@@ -60,10 +61,10 @@ class HfDirectory:
     """One tensor in its stored dtype."""
     with self._open(self._files[name]) as handle:
       value = handle.get_tensor(name)
-    if value.dtype.kind not in "fV" and value.dtype.name != "bfloat16":
+    if value.dtype.name not in _FLOATS:
       raise UserError(
-        f"{self._files[name]}: {name} holds {value.dtype}, not floating-point"
-        " numbers; quantised checkpoints are not supported"
+        f"{self._files[name]}: {name} holds {value.dtype}, expected one of"
+        f" {', '.join(_FLOATS)}; quantised checkpoints are not supported"
       )
     return value
 

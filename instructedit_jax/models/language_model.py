@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -80,6 +81,37 @@ class LanguageModel:
         " pass tokenizer= to load_model"
       )
     return self.tokenizer
+
+  def generate(
+    self,
+    prompts: str | Sequence[str],
+    *,
+    edit: Any = None,
+    max_new_tokens: int = 32,
+    **options: Any,
+  ) -> list[str]:
+    """Continues prompts, greedily unless told otherwise.
+
+    Args:
+      prompts: one text or several.
+      edit: None for the model as it is.
+      max_new_tokens: a continuation's length at most.
+      **options: temperature, top_k, seed, stop, batch_size; see
+        `models.generate.generate`.
+
+    Returns:
+      a list of the continuations, without the prompts.
+    """
+    # Imported late: that module needs this class.
+    from instructedit_jax.models import generate
+
+    return generate.generate(
+      self,
+      [prompts] if isinstance(prompts, str) else prompts,
+      edit=edit,
+      max_new_tokens=max_new_tokens,
+      **options,
+    )
 
 
 def save_hf(

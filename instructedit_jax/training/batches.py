@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from instructedit_jax.editing.prefix import PrefixCache
-from instructedit_jax.editing.rows import Rows, rows_of
+from instructedit_jax.editing.rows import Array, Rows, rows_of
 from instructedit_jax.editing.sequences import Packed, Scored, pack
 from instructedit_jax.training.episodes import Episode, Kind
 
@@ -50,11 +50,11 @@ class Batch(NamedTuple):
 
   edit: Rows
   query: Rows
-  base: np.ndarray
-  weight: np.ndarray
-  avoid: np.ndarray
-  instruction: np.ndarray
-  instructed: np.ndarray
+  base: Array
+  weight: Array
+  avoid: Array
+  instruction: Array
+  instructed: Array
 
 
 def fitting(episode: Episode, shape: BatchShape) -> list[tuple[Kind, Scored]]:
@@ -112,7 +112,7 @@ class Batcher:
     self,
     episodes: Sequence[Episode],
     instructions: Sequence[Scored],
-    instructed: Sequence[bool],
+    instructed: Sequence[bool] | np.ndarray,
   ) -> Batch:
     """Builds one batch.
 

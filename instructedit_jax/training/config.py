@@ -123,7 +123,7 @@ _NESTED = {
 
 def _build(kind: type[T], raw: Mapping[str, Any], path: str) -> T:
   hints = get_type_hints(kind)
-  values = {}
+  values: dict[str, Any] = {}
   for key, value in raw.items():
     if key not in hints:
       known = ", ".join(sorted(hints))

@@ -145,7 +145,7 @@ def make_train_step(
       return outer_loss(decode, edit, batch, loss)
 
     gradient, metrics = jax.grad(objective, has_aux=True)(state.params)
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     updates, memory = rule.update(gradient, state.optimizer, state.params)
     new = TrainState(
       state.step,

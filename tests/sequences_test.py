@@ -1,0 +1,113 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instructedit_jax.editing.prefix import PrefixCache
+from instructedit_jax.editing.rows import rows_of
+from instructedit_jax.editing.sequences import (
+  Scored,
+  bucket,
+  fill,
+  pack,
+  score,
+)
+from instructedit_jax.errors import UserError
+from instructedit_jax.models import decoder
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def model():
+  return tiny.model()
+
+
+_LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=30)
+
+
+@given(_LENGTHS)
+@settings(deadline=None, max_examples=50)
+def test_fill_splits_nothing_and_overflows_nothing(lengths):
+  sequences = [Scored(tuple(range(n)), ()) for n in lengths]
+  rows = fill(sequences, 40)
+  assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
+  assert all(sum(lengths[i] for i in row) <= 40 for row in rows)
+
+
+@given(st.integers(1, 5000))
+def test_bucket_holds_its_length(length):
+  size = bucket(length, (32, 64))
+  assert size >= length
+  assert size in (32, 64) or size & (size - 1) == 0
+
+
+def test_score_marks_exactly_the_target(model):
+  scored = score(model.text, "The sky is", "blue", context=512)
+  text = model.text.decode([*scored.tokens, scored.labels[-1]])
+  assert text.endswith("The sky is blue")
+  assert "blue" in model.text.decode(list(scored.labels))
+  # The last label is predicted, never fed.
+  assert scored.tokens[-1] == scored.labels[-2]
+
+
+def test_score_cuts_long_targets_and_does_not_feed_the_rest(model):
+  full = score(model.text, "a b c", "a very long answer", context=512)
+  cut = score(model.text, "a b c", "a very long answer", context=512, limit=3)
+  assert cut.labels == full.labels[:3]
+  assert len(full.tokens) - len(cut.tokens) == len(full.labels) - 3
+
+
+def test_score_refuses_what_does_not_fit(model):
+  with pytest.raises(UserError, match="at most 8"):
+    score(model.text, "far too long a prompt", "x", context=8)
+
+
+def test_packed_states_equal_separate_forwards(model):
+  pairs = [("The sky is", "blue"), ("Who wrote it?", "Ada"), ("x", "y z")]
+  scored = [score(model.text, *pair, context=512) for pair in pairs]
+  states = PrefixCache(model)(scored)
+  network = model.decoder()
+  for sequence, state in zip(scored, states, strict=True):
+    tokens = jnp.asarray([sequence.tokens])
+    where = decoder.Sequence(
+      jnp.arange(tokens.shape[1])[None], jnp.ones_like(tokens)
+    )
+    hidden = network.prefix(tokens, where)
+    final = network.suffix(hidden, where)[0, -len(sequence.labels) :]
+    # float32 sums in another order.
+    np.testing.assert_allclose(state.hidden, hidden[0], atol=2e-6)
+    np.testing.assert_allclose(state.final, final, atol=2e-5)
+
+
+def test_packed_rows_predict_as_separate_ones(model):
+  pairs = [("The sky is", "blue"), ("Who wrote it?", "Ada Lovelace")]
+  scored = [score(model.text, *pair, context=512) for pair in pairs]
+  cache, width = PrefixCache(model), model.config.width
+  network = model.decoder()
+  together = rows_of(pack([scored], 64, 32), [cache(scored)], width)
+  both = network.suffix(together.hidden, together.sequence, None, together.at)
+  apart = [
+    rows_of(pack([[one]], 64, 32), [cache([one])], width) for one in scored
+  ]
+  each = [
+    network.suffix(r.hidden, r.sequence, None, r.at)[0][r.mask[0]]
+    for r in apart
+  ]
+  np.testing.assert_allclose(
+    both[0][together.mask[0]], jnp.concatenate(each), atol=2e-5
+  )
+
+
+def test_cache_keeps_its_size(model):
+  sequences = [
+    score(model.text, "word " * n, "end", context=512) for n in range(2, 40)
+  ]
+  cache = PrefixCache(model, max_bytes=100_000)
+  for sequence in sequences:
+    cache.warm([sequence])
+  assert cache.nbytes <= 100_000
+  assert len(cache) < len(sequences)
+  np.testing.assert_array_equal(
+    cache(sequences[:1])[0].hidden, PrefixCache(model)(sequences[:1])[0].hidden
+  )

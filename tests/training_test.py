@@ -1,0 +1,295 @@
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from instructedit_jax import parallel
+from instructedit_jax.editors import metalearned
+from instructedit_jax.editors.base import Request
+from instructedit_jax.editors.trained import TrainedEditor, load_editor
+from instructedit_jax.errors import UserError
+from instructedit_jax.metric_writer import read_metrics
+from instructedit_jax.models.language_model import load_model
+from instructedit_jax.tasks.instructions import Instruction
+from instructedit_jax.training import losses, step
+from instructedit_jax.training.config import default, from_config
+from instructedit_jax.training.data import Episodes, hold_out, load_records
+from instructedit_jax.training.episodes import Kind
+from instructedit_jax.training.loop import train
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def model():
+  return tiny.model()
+
+
+@pytest.fixture(scope="module")
+def episodes(model):
+  config = tiny.config()
+  return Episodes(model, config, load_records(config))
+
+
+def _first(episodes):
+  return next(iter(episodes.batches(0)))
+
+
+def test_batches_are_a_pure_function_of_the_step(episodes):
+  from_two = next(iter(episodes.batches(2)))
+  stream = iter(episodes.batches(0))
+  third = [next(stream) for _ in range(3)][2]
+  jax.tree.map(np.testing.assert_array_equal, from_two, third)
+
+
+def test_every_episode_asks_the_bare_question(episodes, model):
+  batch = _first(episodes)
+  kept = batch.base.shape[1]
+  for b, mask in enumerate(batch.edit.mask):
+    target = list(batch.edit.labels[b][mask])
+    asked = list(batch.query.labels[b, kept : kept + len(target)])
+    assert asked == target
+
+
+def test_weights_of_a_kind_add_up_to_one(episodes):
+  batch = _first(episodes)
+  kept = batch.base.shape[1]
+  keep, ask = batch.weight[:, :kept], batch.weight[:, kept:]
+  np.testing.assert_allclose(keep.sum(1), 1, rtol=1e-6)
+  np.testing.assert_allclose((ask * ~batch.avoid).sum(1), 1, rtol=1e-6)
+  avoided = (ask * batch.avoid).sum(1)
+  assert set(np.round(avoided, 5)) <= {0.0, 1.0}
+
+
+def test_conversations_ask_for_both_sentiments(model):
+  config = tiny.config(tasks=(("convsent", 1.0),))
+  made = Episodes(model, config, load_records(config))
+  record = made.validation[0]
+  episode = made._maker(record, np.random.default_rng(0))
+  kinds = {kind for kind, _ in episode.queries}
+  assert kinds == {Kind.KEEP, Kind.EDIT, Kind.AVOID}
+  assert record.conversation.wanted in episode.instruction.description
+
+
+def test_an_unedited_model_keeps_everything():
+  logits = jax.random.normal(jax.random.key(0), (2, 3, 7))
+  loss, agree = losses.keep_loss(logits, logits, jnp.ones((2, 3)))
+  np.testing.assert_allclose(loss, 0, atol=1e-6)
+  assert agree.all()
+
+
+def test_losses_equal_their_definitions():
+  key = jax.random.key(1)
+  base, post = jax.random.normal(key, (2, 2, 3, 7))
+  p, q = jax.nn.softmax(base), jax.nn.softmax(post)
+  weight = jnp.asarray([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
+  loss, _ = losses.keep_loss(base, post, weight)
+  expected = ((p * jnp.log(p / q)).sum(-1) * weight).sum(-1)
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+  labels = jnp.asarray([[1, 2, 3], [4, 5, 6]])
+  avoid = jnp.asarray([[True, False, False], [False, False, True]])
+  loss, _ = losses.edit_loss(post, labels, jnp.ones((2, 3)), avoid)
+  chance = jnp.take_along_axis(q, labels[..., None], -1)[..., 0]
+  expected = -jnp.where(avoid, jnp.log(1 - chance), jnp.log(chance)).sum(-1)
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def _step(model, config):
+  rule = step.optimizer(config.optimizer, config.steps)
+  state = step.init_state(jax.random.key(0), config.editor, model.config, rule)
+  run = step.make_train_step(
+    model.graph, config.editor, config.loss, model.config, rule
+  )
+  return jax.jit(run), state
+
+
+@pytest.mark.parametrize("method", metalearned.METHODS)
+def test_sharded_step_equals_unsharded(model, method):
+  config = tiny.config(method)
+  batch = _first(Episodes(model, config, load_records(config)))
+  run, state = _step(model, config)
+  alone, numbers = run(state, model.params, batch)
+  mesh = parallel.data_mesh(config.batch_size)
+  assert mesh.size == 4
+  place = NamedSharding(mesh, PartitionSpec("data"))
+  whole = NamedSharding(mesh, PartitionSpec())
+  shared, others = run(
+    *jax.device_put((state, model.params), whole),
+    jax.device_put(batch, place),
+  )
+  for name in numbers:
+    np.testing.assert_allclose(
+      numbers[name], others[name], rtol=2e-4, atol=1e-6, err_msg=name
+    )
+  # Adam's first step is the gradient's sign: equal up to sums near zero.
+  same = jax.tree.map(
+    lambda a, b: np.mean(np.isclose(a, b, rtol=1e-3, atol=1e-5)),
+    alone.statistics,
+    shared.statistics,
+  )
+  assert min(jax.tree.leaves(same)) == 1.0
+
+
+def test_first_edits_already_descend(model):
+  """A small step of the untrained editor lowers each request's loss."""
+  config = tiny.config("mend").editor
+  config = dataclasses.replace(config, rate=1e-6)
+  requests = [Request("The sky is", "green"), Request("Two and two", "five")]
+  params, statistics = metalearned.init(jax.random.key(0), config, model.config)
+  editor = TrainedEditor(
+    config, params, statistics, model.fingerprint, model.config.suffix
+  )
+  edit = editor.propose_each(model, requests)
+  for i, request in enumerate(requests):
+    losses_ = []
+    for change in (None, edit[i]):
+      ids, start = model.text.encode_pair(request.prompt, request.target)
+      from instructedit_jax.models.decoder import Sequence
+
+      tokens = jnp.asarray([ids])
+      where = Sequence(jnp.arange(len(ids))[None], jnp.ones_like(tokens))
+      logits = model.decoder()(tokens, where, change and change.tap())
+      log_p = jax.nn.log_softmax(logits[0, start - 1 : -1])
+      chosen = jnp.take_along_axis(log_p, tokens[0, start:, None], 1)
+      losses_.append(-float(chosen.mean()))
+    assert losses_[1] < losses_[0]
+
+
+def test_not_finite_changes_nothing(model, episodes):
+  config = tiny.config()
+  run, state = _step(model, config)
+  batch = _first(episodes)
+  bad = batch._replace(base=np.full_like(batch.base, np.nan))
+  after, numbers = run(state, model.params, bad)
+  assert not numbers["finite"]
+  jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
+  jax.tree.map(
+    np.testing.assert_array_equal, after.statistics, state.statistics
+  )
+
+
+@pytest.mark.slow
+def test_a_run_killed_and_resumed_equals_one_that_was_not(model, tmp_path):
+  config = tiny.config()
+  whole = train(config, tmp_path / "whole", model)
+  # Cut: everything after the checkpoint of step 2 is lost.
+  part = tmp_path / "part"
+  train(dataclasses.replace(config, steps=6), part, model)
+  for folder in (part / "checkpoints").iterdir():
+    if folder.name.isdigit() and int(folder.name) > 3:
+      shutil.rmtree(folder)
+  shutil.rmtree(part / "editor")
+  again = train(config, part, model)
+  jax.tree.map(np.testing.assert_array_equal, whole.params, again.params)
+  rows = [row["step"] for row in read_metrics(part / "metrics.jsonl")]
+  assert sorted(set(rows)) == [1, 2, 3, 4, 5, 6]
+  loaded = load_editor(part)
+  jax.tree.map(np.testing.assert_array_equal, whole.params, loaded.params)
+  assert loaded.config == config.editor
+  edit, edit_again = (
+    editor.propose(model, [Request("The sky is", "green")])
+    for editor in (whole, loaded)
+  )
+  jax.tree.map(np.testing.assert_array_equal, edit, edit_again)
+  with pytest.raises(UserError, match="different: seed"):
+    train(dataclasses.replace(config, seed=1), part, model)
+
+
+@pytest.mark.slow
+def test_a_loss_that_explodes_ends_the_run_by_name(model, tmp_path):
+  config = tiny.config(editor=tiny.config().editor)
+  wild = dataclasses.replace(config.editor, rate=1e30)
+  with pytest.raises(UserError, match="step 1: the loss or its gradient"):
+    train(dataclasses.replace(config, editor=wild), tmp_path, model)
+  assert not (tmp_path / "editor").exists()
+
+
+def test_editor_of_another_model_is_refused(model):
+  config = tiny.config().editor
+  params, statistics = metalearned.init(jax.random.key(0), config, model.config)
+  editor = TrainedEditor(config, params, statistics, "0" * 64, 2)
+  with pytest.raises(UserError, match="another model"):
+    editor.propose(model, [Request("a", "b")])
+  editor = TrainedEditor(config, params, statistics, model.fingerprint, 1)
+  with pytest.raises(UserError, match="suffix=1"):
+    editor.propose(model, [Request("a", "b")])
+
+
+def test_without_an_instruction_instructedit_is_mend(model):
+  config = tiny.config().editor
+  params, statistics = metalearned.init(jax.random.key(0), config, model.config)
+  noisy = jax.tree.map(
+    lambda leaf: leaf + jax.random.normal(jax.random.key(2), leaf.shape),
+    params,
+  )
+  told = Request("The sky is", "green", Instruction("zsre", "Answer it."))
+  untold = Request("The sky is", "green")
+
+  def edit(method, request):
+    made = dataclasses.replace(config, method=method)
+    editor = TrainedEditor(
+      made, noisy, statistics, model.fingerprint, model.config.suffix
+    )
+    return editor.propose(model, [request])
+
+  plain = edit("mend", untold)
+  jax.tree.map(
+    np.testing.assert_array_equal, plain, edit("instructedit", untold)
+  )
+  changed = edit("instructedit", told)
+  assert not np.allclose(plain.dense()["2.up"], changed.dense()["2.up"])
+
+
+def test_requests_batched_equal_one_by_one(model):
+  config = tiny.config().editor
+  params, statistics = metalearned.init(jax.random.key(0), config, model.config)
+  editor = TrainedEditor(
+    config, params, statistics, model.fingerprint, model.config.suffix
+  )
+  requests = [
+    Request("The sky is", "green"),
+    Request("A much longer question about rain:", "yes", None),
+    Request("x", "y", Instruction("zsre", "Answer it.")),
+  ]
+  together = editor.propose_each(model, requests)
+  for i, request in enumerate(requests):
+    alone = editor.propose(model, [request]).dense()
+    for name, update in together[i].dense().items():
+      np.testing.assert_allclose(update, alone[name], rtol=1e-3, atol=1e-7)
+
+
+def test_hold_out_shares_no_subject():
+  records = load_records(tiny.config(tasks=(("counterfact", 1.0),)))
+  train_records, held = hold_out(records["counterfact"], 20)
+  assert len(held) == 20
+  assert not {r.subject for r in held} & {r.subject for r in train_records}
+
+
+def test_config_round_trip_and_errors():
+  config = default()
+  assert json.dumps(config.to_dict())
+  assert from_config(config).editor.method == "instructedit"
+  config.editor.method = "magic"
+  with pytest.raises(UserError, match=r"editor\.method"):
+    from_config(config)
+  other = default()
+  with other.unlocked():
+    other.lr = 1.0
+  with pytest.raises(UserError, match=r"config\.lr"):
+    from_config(other)
+
+
+def test_a_batch_that_does_not_divide_says_what_would():
+  with pytest.raises(UserError, match="4 or 8 would"):
+    parallel.data_mesh(6)
+
+
+def test_gpt2_family_trains_too(tmp_path):
+  gpt2 = load_model("random:tiny-gpt2", suffix=2)
+  config = tiny.config(model="random:tiny-gpt2", steps=2, validate_every=2)
+  editor = train(config, tmp_path, gpt2)
+  assert editor.fingerprint == gpt2.fingerprint
