@@ -15,7 +15,7 @@ from instructedit_jax.editing.sequences import (
 )
 from instructedit_jax.errors import UserError
 from instructedit_jax.models import decoder
-from tests import tiny
+from tests import tiny_run as tiny
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from instructedit_jax.training.config import default, from_config
 from instructedit_jax.training.data import Episodes, hold_out, load_records
 from instructedit_jax.training.episodes import Kind
 from instructedit_jax.training.loop import train
-from tests import tiny
+from tests import tiny_run as tiny
 
 
 @pytest.fixture(scope="module")

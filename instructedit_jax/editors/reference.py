@@ -19,6 +19,7 @@ A answer columns, M editable matrices, V vocabulary.
 """
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -83,6 +84,14 @@ class Batch(NamedTuple):
   same: jax.Array | None = None
 
 
+class Adam(NamedTuple):
+  """Running means of gradients and of their squares, and updates made."""
+
+  mean: Any
+  square: Any
+  updates: jax.Array
+
+
 class State(NamedTuple):
   """Everything a training run carries on.
 
@@ -92,13 +101,15 @@ class State(NamedTuple):
     gradients: accumulated since the last update; as `params`.
     adam: optimizer state.
     step: int32 [], micro-steps taken.
+    norm: [], norm of the accumulated gradients before clipping.
   """
 
   params: Any
   statistics: hypernetwork.Statistics
   gradients: Any
-  adam: optax.OptState
+  adam: Adam
   step: jax.Array
+  norm: jax.Array
 
 
 class Report(NamedTuple):
@@ -112,7 +123,6 @@ class Report(NamedTuple):
     logits: [B or C, T, V] by name: inner, base_loc, post_edit, post_loc.
     scalars: losses and accuracies by name.
     gradients: of the total loss of this micro-step, as `State.params`.
-    norm: [], norm of the accumulated gradient, before clipping.
   """
 
   factors: Factors
@@ -122,7 +132,6 @@ class Report(NamedTuple):
   logits: dict[str, jax.Array]
   scalars: dict[str, jax.Array]
   gradients: Any
-  norm: jax.Array
 
 
 def init(
@@ -137,20 +146,15 @@ def init(
   )
   edit_lrs = jnp.full((len(shapes),), config.edit_lr, dtype)
   params = {"networks": networks, "edit_lrs": edit_lrs}
-  return start(params, statistics, config)
+  return start(params, statistics)
 
 
-def start(
-  params: Any, statistics: hypernetwork.Statistics, config: ReferenceConfig
-) -> State:
+def start(params: Any, statistics: hypernetwork.Statistics) -> State:
   """A run's first state from given parameters."""
-  return State(
-    params=params,
-    statistics=statistics,
-    gradients=jax.tree.map(jnp.zeros_like, params),
-    adam=optax.adam(config.lr).init(params),
-    step=jnp.zeros((), jnp.int32),
-  )
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  none = jnp.zeros((), jnp.int32)
+  adam, norm = Adam(zeros, zeros, none), optax.tree.norm(zeros)
+  return State(params, statistics, zeros, adam, none, norm)
 
 
 def micro_step(
@@ -161,11 +165,27 @@ def micro_step(
   batch: Batch,
 ) -> tuple[State, Report]:
   """One record: edit, look at the losses, accumulate, perhaps update."""
+  statistics, report = episode(
+    decoder, state.params, state.statistics, shapes, config, batch
+  )
+  # Statistics grow before the loss is known, and stay if the step is skipped.
+  state = state._replace(statistics=statistics)
+  return optimise(state, config, report.gradients), report
+
+
+def episode(
+  decoder: Decoder,
+  params: Any,
+  statistics: hypernetwork.Statistics,
+  shapes: Shapes,
+  config: ReferenceConfig,
+  batch: Batch,
+) -> tuple[hypernetwork.Statistics, Report]:
+  """The losses of an edit and their gradients; the statistics it grew."""
   base_loc = forward(decoder, batch.loc_tokens, batch.loc_mask)
   factors, inner, inner_logits = edit_factors(decoder, shapes, batch)
-  # Statistics grow before the loss is known, and stay if the step is skipped.
   statistics, seen = hypernetwork.fold_in_turn(
-    state.statistics, shapes, config.hypernetwork, factors
+    statistics, shapes, config.hypernetwork, factors
   )
 
   def total(params: Any) -> tuple[jax.Array, tuple[Any, ...]]:
@@ -182,12 +202,9 @@ def micro_step(
     value = config.cedit * l_edit + config.cloc * l_loc
     return value, (pseudo, edit, logits, scalars)
 
-  (value, rest), gradients = jax.value_and_grad(total, has_aux=True)(
-    state.params
-  )
+  (value, rest), gradients = jax.value_and_grad(total, has_aux=True)(params)
   pseudo, edit, logits, scalars = rest
-  new, norm = _optimise(state, config, gradients)
-  report = Report(
+  return statistics, Report(
     factors=factors,
     seen=seen,
     pseudo=pseudo,
@@ -195,9 +212,7 @@ def micro_step(
     logits={"inner": inner_logits, "base_loc": base_loc, **logits},
     scalars={**scalars, "inner_nll": inner, "l_total": value},
     gradients=gradients,
-    norm=norm,
   )
-  return new._replace(statistics=statistics), report
 
 
 def make_edit(
@@ -220,7 +235,7 @@ def edit_factors(
   """Factors of the edit loss, the loss, and logits [B, T, V].
 
   A row is kept where neither its input nor its gradient is exactly zero: that
-  drops the padding, and in the last block whatever predicts no label.
+  drops padding that predicts no label, and in the last block whatever does not.
   """
 
   def loss(tap: Tap) -> tuple[jax.Array, jax.Array]:
@@ -296,7 +311,8 @@ def edit_loss(
   good, bad = real & batch.same[:, None], real & ~batch.same[:, None]
   # Single precision's epsilon, whatever the precision.
   unlikely = jnp.log(1 - jnp.exp(logp) + float(jnp.finfo(jnp.float32).eps))
-  # All tokens count, the question's too.
+  # All tokens count, the question's too; the first one is predicted from the
+  # last pad, whose row the edit then keeps.
   scores["log_prob"] = _masked_mean(logp, good)
   scores["prob"] = jnp.exp(scores["log_prob"])
   return -scores["log_prob"] - _masked_mean(unlikely, bad), scores
@@ -326,13 +342,10 @@ def _masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
   return total / mask.sum(dtype=values.dtype)
 
 
-def _optimise(
-  state: State, config: ReferenceConfig, gradients: Any
-) -> tuple[State, jax.Array]:
+def optimise(state: State, config: ReferenceConfig, gradients: Any) -> State:
   """Accumulates, and at every `accumulate`-th micro-step clips and updates."""
-  finite = jnp.stack(
-    [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients)]
-  ).all()
+  leaves = jax.tree.leaves(gradients)
+  finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
   # One bad entry drops the whole micro-step.
   summed = jax.tree.map(
     lambda old, new: jnp.where(finite, old + new / config.accumulate, old),
@@ -345,8 +358,7 @@ def _optimise(
     # torch's clip: a constant in the denominator, never enlarges.
     factor = jnp.minimum(config.grad_clip / (norm + 1e-6), 1)
     clipped = jax.tree.map(lambda leaf: leaf * factor, summed)
-    changes, adam = optax.adam(config.lr).update(clipped, state.adam)
-    params = optax.apply_updates(state.params, changes)
+    params, adam = _adam(state.params, state.adam, clipped, config.lr)
     # The edit learning rates belong to two optimizers. The first clears their
     # gradient after its step, so the second, the one with lr_lr, never moves
     # them: they crawl at `lr` like everything else.
@@ -358,4 +370,30 @@ def _optimise(
   step = state.step + 1
   due = step % config.accumulate == 0
   params, adam, held = jax.lax.cond(due, update, wait, None)
-  return State(params, state.statistics, held, adam, step), norm
+  return State(params, state.statistics, held, adam, step, norm)
+
+
+def _adam(
+  params: Any, adam: Adam, gradients: Any, lr: float
+) -> tuple[Any, Adam]:
+  """torch's Adam with its default decays.
+
+  Not optax's: in float32 it rounds 1 - 0.999^t to 4 digits at first, where
+  torch has it in double precision.
+  """
+  count = adam.updates + 1
+
+  def mean(decay: float, old: Any, new: Any) -> Any:
+    return jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, old, new)
+
+  def correction(decay: float, like: jax.Array) -> jax.Array:
+    return -jnp.expm1(count.astype(like.dtype) * math.log(decay))
+
+  def change(value: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
+    size = jnp.sqrt(v) / jnp.sqrt(correction(0.999, v)) + 1e-8
+    return value - lr / correction(0.9, m) * (m / size)
+
+  first = mean(0.9, adam.mean, gradients)
+  second = mean(0.999, adam.square, jax.tree.map(jnp.square, gradients))
+  new = jax.tree.map(change, params, first, second)
+  return new, Adam(first, second, count)

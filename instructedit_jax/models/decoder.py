@@ -215,14 +215,17 @@ def _stack(config: DecoderConfig, rngs: nnx.Rngs) -> Block:
 
 
 def causal_mask(sequence: Sequence, window: int | None = None) -> jax.Array:
-  """bool [B, T, T]: may token i (axis 1) see token j (axis 2)?"""
+  """bool [B, T, T]: may token i (axis 1) see token j (axis 2)?
+
+  A real token sees at least itself; padding sees nothing.
+  """
   positions, segments = sequence
   order = jnp.arange(segments.shape[1])
   seen = (order[:, None] >= order[None, :])[None]
   seen = seen & (segments[:, :, None] == segments[:, None, :])
+  seen = seen & (segments != 0)[:, :, None]
   if window is not None:
     distance = positions[:, :, None] - positions[:, None, :]
-    # The diagonal stays: a row that sees nothing would be undefined.
     seen = seen & (distance < window)
   return seen
 

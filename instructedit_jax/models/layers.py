@@ -95,9 +95,7 @@ class Attention(nnx.Module):
     """Attends from x [B, Q, D] to keys and values under mask [B, Q, S]."""
     shape = (*x.shape[:-1], self.config.heads, self.config.head_dim)
     queries = self._place(self.q(x).reshape(shape), self.q_norm, positions)
-    mixed = jax.nn.dot_product_attention(
-      queries, keys, values, mask=mask[:, None]
-    )
+    mixed = attend(queries, keys, values, mask[:, None])
     return self.out(mixed.reshape(*x.shape[:-1], -1))
 
   def _place(
@@ -108,6 +106,33 @@ class Attention(nnx.Module):
     if self.config.positions == "rotary":
       heads = rotary.rotate(heads, positions, self.config)
     return heads
+
+
+def attend(
+  queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array
+) -> jax.Array:
+  """Softmax attention; a query that sees nothing gets zeros.
+
+  jax.nn.dot_product_attention would round the softmax of float64 queries to
+  float32, and average everything where nothing is seen.
+
+  Args:
+    queries: [B, Q, heads, head_dim].
+    keys, values: [B, S, kv_heads, head_dim]; kv_heads divides heads.
+    mask: bool [B, 1, Q, S].
+  """
+  dtype = jnp.promote_types(queries.dtype, jnp.float32)
+  rows, length, heads, size = queries.shape
+  groups = keys.shape[2]
+  split = queries.reshape(rows, length, groups, heads // groups, size)
+  scores = jnp.einsum(
+    "bqgrk,bsgk->bgrqs", split, keys, preferred_element_type=dtype
+  )
+  seen = mask[:, :, None]
+  scores = jnp.where(seen, scores / size**0.5, jnp.finfo(dtype).min)
+  weights = jnp.where(seen, jax.nn.softmax(scores, -1), 0)
+  mixed = jnp.einsum("bgrqs,bsgk->bqgrk", weights.astype(values.dtype), values)
+  return mixed.reshape(queries.shape)
 
 
 class Mlp(nnx.Module):

@@ -13,6 +13,7 @@ import numpy as np
 from instructedit_jax.editing.sequences import Scored
 from instructedit_jax.tasks import augment, instructions
 from instructedit_jax.tasks.instructions import Instruction
+from instructedit_jax.tasks.neighbours import Neighbours
 from instructedit_jax.tasks.record import Record
 
 # (prompt, target, most target tokens) -> tokens.
@@ -34,6 +35,7 @@ class EpisodeConfig:
   Attributes:
     paraphrases: in-scope prompts in other words, besides the bare prompt.
     own_locality: out-of-scope prompts of the record itself.
+    near_locality: made-up prompts about other facts of the same subject.
     other_locality: prompts of other records, which an edit must not touch.
     instructed: probability that one in-scope (and one out-of-scope) query
       carries an instruction, the edit's own or another description.
@@ -45,8 +47,9 @@ class EpisodeConfig:
 
   paraphrases: int = 1
   own_locality: int = 2
+  near_locality: int = 1
   other_locality: int = 1
-  instructed: float = 0.2
+  instructed: float = 0.1
   target_tokens: int = 10
   locality_tokens: int = 4
   edit_with_instruction: bool = False
@@ -89,6 +92,7 @@ class EpisodeMaker:
     self.config = config
     self._score = score
     self._others = others
+    self._neighbours = Neighbours(others)
     self._pools = pools
     self._split = split
 
@@ -159,9 +163,10 @@ class EpisodeMaker:
         probe = own[int(i)]
         answer = probe.answers[int(rng.integers(len(probe.answers)))]
         chosen.append((probe.prompt, answer))
-    missing = self.config.own_locality - len(chosen)
-    for _ in range(missing + self.config.other_locality):
-      chosen.append(self._elsewhere(record, rng))
+    near = self.config.own_locality - len(chosen) + self.config.near_locality
+    chosen += [self._near(record, rng) for _ in range(near)]
+    others = range(self.config.other_locality)
+    chosen += [self._elsewhere(record, rng) for _ in others]
     if chosen and rng.random() < self.config.instructed:
       query = instructions.draw(rng, record, self._split, self._pools)
       prompt, answer = chosen[int(rng.integers(len(chosen)))]
@@ -169,11 +174,19 @@ class EpisodeMaker:
     limit = self.config.locality_tokens
     return [(Kind.KEEP, self._score(*pair, limit)) for pair in chosen]
 
+  def _near(self, record: Record, rng: np.random.Generator) -> tuple[str, str]:
+    """Another fact of the same subject, or the own one with an exception."""
+    pair = None
+    if rng.random() < 0.25:
+      pair = self._neighbours.excepted(record)
+    pair = pair or self._neighbours.same_subject(record, rng)
+    return pair or self._elsewhere(record, rng)
+
   def _elsewhere(
     self, record: Record, rng: np.random.Generator
   ) -> tuple[str, str]:
     """A prompt of another record, as it is or in other words."""
-    while True:
+    for _ in range(8):
       other = self._others[int(rng.integers(len(self._others)))]
       if other.subject != record.subject:
         break
@@ -181,6 +194,6 @@ class EpisodeMaker:
       probe = other.locality[int(rng.integers(len(other.locality)))]
       return probe.prompt, probe.answers[0]
     answer = other.ground_truth[0] if other.ground_truth else other.target
-    if other.conversation is None and rng.random() < 0.5:
+    if other.conversation is None and rng.random() < 0.25:
       return augment.rephrase(other.prompt, other.subject, rng), answer
     return other.prompt, answer

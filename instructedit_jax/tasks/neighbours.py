@@ -1,0 +1,76 @@
+"""Out-of-scope prompts beside an edit, made up from other records.
+
+A record names few things that must not change. But to keep a model's answer
+nobody has to know the right one, so any prompt will do: another fact about the
+same subject (the hard case), the same fact about another subject.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from instructedit_jax.tasks.record import Record
+
+_PLACE = "{subject}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Relation:
+  """A cloze with the subject left out, and answers it was seen with."""
+
+  template: str
+  answers: tuple[str, ...]
+
+
+class Neighbours:
+  """Draws prompts near a record's, with an answer each to read on with.
+
+  Args:
+    records: give the relations, from their prompts and their locality probes.
+  """
+
+  def __init__(self, records: Iterable[Record]):
+    answers: dict[str, list[str]] = {}
+    for record in records:
+      if record.conversation is not None:
+        continue
+      pairs = [(record.prompt, record.target)]
+      pairs += [(probe.prompt, probe.answers[0]) for probe in record.locality]
+      for prompt, answer in pairs:
+        # An answer inside the prompt ("which is not ...") belongs to it alone.
+        if record.subject in prompt and answer not in prompt:
+          template = prompt.replace(record.subject, _PLACE)
+          if record.target not in template:
+            answers.setdefault(template, []).append(answer)
+    # Seen once, a template is as likely a whole sentence as a relation.
+    self.relations: Sequence[Relation] = [
+      Relation(template, tuple(found))
+      for template, found in answers.items()
+      if len(found) > 1
+    ]
+    counts = np.asarray([len(r.answers) for r in self.relations], np.float64)
+    # As often as in the data: most subjects are people, and so are most facts.
+    self._chances = counts / counts.sum() if len(counts) else counts
+
+  def same_subject(
+    self, record: Record, rng: np.random.Generator
+  ) -> tuple[str, str] | None:
+    """Another relation of the record's subject, and a possible answer."""
+    if not self.relations or record.conversation is not None:
+      return None
+    own = record.prompt.replace(record.subject, _PLACE)
+    index = rng.choice(len(self.relations), p=self._chances)
+    relation = self.relations[int(index)]
+    if relation.template == own:
+      return None
+    answer = relation.answers[int(rng.integers(len(relation.answers)))]
+    return relation.template.replace(_PLACE, record.subject), answer
+
+  def excepted(self, record: Record) -> tuple[str, str] | None:
+    """The record's own question with the new answer ruled out."""
+    before, blank, verb = record.prompt.rpartition(" ")
+    if not record.ground_truth or verb not in ("is", "are", "was", "were"):
+      return None
+    asked = f"{before}, which is not {record.target},{blank}{verb}"
+    return asked, record.ground_truth[0]
