@@ -12,7 +12,6 @@ from instructedit_jax.editing.prefix import State
 from instructedit_jax.editing.sequences import Packed
 from instructedit_jax.models import decoder
 
-
 # numpy on the host, jax.Array inside a program.
 Array = Any
 

@@ -61,6 +61,8 @@ class HypernetworkConfig:
       of the two, "x" and "delta" only that one. What is not transformed is
       passed on whitened.
     normalize: whiten the factors first.
+    last_clamp: clamp the last layer's correction too, as published; it can
+      then only add to its input, never subtract.
     init: "identity" starts at the identity (U = 0, V normal, residual layers);
       "xavier" draws both uniformly and has no residual.
     v_scale: deviation of V's entries under "identity": "unit" is 1 as
@@ -75,6 +77,7 @@ class HypernetworkConfig:
   shared: bool = True
   sides: str = "combined"
   normalize: bool = True
+  last_clamp: bool = True
   init: str = "identity"
   v_scale: str = "unit"
   statistics_per: str = "shape"
@@ -322,7 +325,9 @@ def _run(
     if changes is not None:
       scale = scale + changes[index][0][..., None, :]
       shift = shift + changes[index][1][..., None, :]
-    p = clamp(p * scale + shift)
+    p = p * scale + shift
+    if config.last_clamp or index < len(layers) - 1:
+      p = clamp(p)
     h = h + p if config.init == "identity" else p
   ends = [sum(counts[: i + 1]) for i in range(len(counts) - 1)]
   return jnp.split(h, ends, -2)

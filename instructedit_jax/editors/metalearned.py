@@ -29,6 +29,7 @@ from instructedit_jax.models import decoder
 from instructedit_jax.models.config import DecoderConfig
 
 METHODS = ("mend", "instructedit_text", "instructedit")
+ROWS = ("answer", "all")
 Params = dict[str, Any]
 
 
@@ -42,24 +43,35 @@ class EditorConfig:
     conditioner: how an instruction acts; used by "instructedit" alone.
     rate: first step size of every matrix; the update descends by it.
     answer_tokens: an edit uses at most this many tokens of its target.
+    rows: whose factors make the edit: "answer" takes the tokens that predict
+      the target; "all", as published, every token with an input and a gradient,
+      in the last block those same ones, before it the prompt's too.
   """
 
   method: str = "instructedit"
   network: hypernetwork.HypernetworkConfig = dataclasses.field(
     default_factory=lambda: hypernetwork.HypernetworkConfig(
-      rank=256, v_scale="width", statistics_per="matrix"
+      rank=256,
+      v_scale="width",
+      statistics_per="matrix",
+      last_clamp=False,
     )
   )
   conditioner: conditioner_lib.ConditionerConfig = dataclasses.field(
     default_factory=conditioner_lib.ConditionerConfig
   )
-  rate: float = 2e-4
+  rate: float = 4e-4
   answer_tokens: int = 32
+  rows: str = "answer"
 
   def __post_init__(self):
     if self.method not in METHODS:
       raise UserError(
         f"editor.method: {self.method!r} is none of {', '.join(METHODS)}"
+      )
+    if self.rows not in ROWS:
+      raise UserError(
+        f"editor.rows: {self.rows!r} is none of {', '.join(ROWS)}"
       )
 
   @property
@@ -100,7 +112,7 @@ def init(
 
 
 def edit_factors(
-  model: decoder.Decoder, rows: Rows
+  model: decoder.Decoder, rows: Rows, kept: str = "answer"
 ) -> tuple[Factors, jax.Array]:
   """Factors of each request's mean negative log-likelihood.
 
@@ -108,9 +120,10 @@ def edit_factors(
     model: the frozen decoder.
     rows: prompt and target of one request a row; its target's tokens, at most
       R, are what is scored.
+    kept: which rows, see `EditorConfig.rows`.
 
   Returns:
-    the answer rows' factors and the losses [B].
+    the factors and the losses [B].
   """
 
   def loss(tap: decoder.Tap) -> tuple[jax.Array, jax.Array]:
@@ -123,6 +136,8 @@ def edit_factors(
     return each.sum(), each
 
   inputs, deltas, _, each = factors_lib.probe(loss)
+  if kept == "all":
+    return factors_lib.all_rows(inputs, deltas), each
   return factors_lib.answer_rows(inputs, deltas, rows.at, rows.mask), each
 
 

@@ -27,11 +27,11 @@ class BatchShape:
     keep_positions, edit_positions: scored positions of each sort.
   """
 
-  edit_tokens: int = 48
+  edit_tokens: int = 40
   edit_rows: int = 10
-  query_tokens: int = 128
-  keep_positions: int = 16
-  edit_positions: int = 32
+  query_tokens: int = 144
+  keep_positions: int = 14
+  edit_positions: int = 20
 
 
 class Batch(NamedTuple):

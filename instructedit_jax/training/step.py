@@ -56,7 +56,7 @@ class OptimizerConfig:
   """
 
   learning_rate: float = 1e-3
-  rates_learning_rate: float = 1e-2
+  rates_learning_rate: float = 2e-2
   warmup: int = 50
   clip: float = 10.0
   b2: float = 0.99
