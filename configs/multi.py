@@ -4,7 +4,8 @@ r"""One instruction-conditioned editor for many kinds of edits.
     --workdir=runs/multi
 
 `get_config(arg)` takes comma-separated words:
-  a method       instructedit (default), mend, instructedit_text
+  a method       instructedit (default), mend, instructedit_text,
+                 instructedit_views
   a model        smollm2-135m (default), gpt2-xl, llama-2-7b
 """
 
@@ -12,7 +13,13 @@ import ml_collections
 
 from instructedit_jax.training.config import default
 
-METHODS = ("instructedit", "mend", "instructedit_text")
+# Tokens and answer rows an edit may have: an instruction in front is long.
+METHODS = {
+  "mend": (40, 10),
+  "instructedit": (40, 10),
+  "instructedit_text": (120, 10),
+  "instructedit_views": (160, 20),
+}
 MODELS = {
   "smollm2-135m": "smollm2-135m",
   "gpt2-xl": "hf:openai-community/gpt2-xl",
@@ -27,6 +34,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   for word in filter(None, arg.split(",")):
     if word in METHODS:
       config.editor.method = word
+      config.shape.edit_tokens, config.shape.edit_rows = METHODS[word]
     elif word in MODELS:
       config.model = MODELS[word]
     else:

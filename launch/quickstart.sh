@@ -18,12 +18,20 @@ install_once base requirements.txt
 run "$python" -m instructedit_jax.train \
   --config=configs/quickstart.py --workdir="$WORKDIR" "$@"
 run "$python" -m instructedit_jax.evaluate \
-  --config=configs/quickstart.py --editor="$WORKDIR" \
+  --editor="base,$WORKDIR" --tasks=counterfact,wikirecent,convsent,zsre \
+  --limit=40 --queries=bare --free_limit=10 --fluency_limit=4 \
   --out="$WORKDIR/evaluation"
 
 cat <<END
 
 Done. In $WORKDIR:
-  metrics.jsonl, tensorboard/   the numbers of the training
-  evaluation/                   the results, per record and in summary
+  editor/                       the editor; give its folder to the commands
+                                instructedit_jax.edit and .evaluate
+  curves.png, metrics.jsonl     how training went
+  evaluation/table.md           how well edits work, and figure.png
+  evaluation/records.jsonl      every question, before and after
+Try:
+  $python -m instructedit_jax.edit --editor=$WORKDIR \\
+    --prompt "The capital of France is" --target "Lyon" \\
+    --ask "Which city is the capital of France?"
 END

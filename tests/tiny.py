@@ -1,39 +1,105 @@
-"""A tiny run for tests: random Llama, byte tokenizer, embedded records."""
+"""A tiny model that answers in words, an editor for it, and records."""
 
 import dataclasses
 
-from instructedit_jax.editors.hypernetwork import HypernetworkConfig
+import jax
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+from instructedit_jax.editors import metalearned
 from instructedit_jax.editors.metalearned import EditorConfig
-from instructedit_jax.models.language_model import LanguageModel, load_model
-from instructedit_jax.training.batches import BatchShape
-from instructedit_jax.training.config import TrainConfig
-from instructedit_jax.training.episodes import EpisodeConfig
+from instructedit_jax.editors.trained import TrainedEditor
+from instructedit_jax.models import presets
+from instructedit_jax.models.language_model import LanguageModel, random_model
+from instructedit_jax.models.tokenizer import Tokenizer, byte_tokenizer
+from instructedit_jax.tasks.record import Conversation, Probe, Record
+
+_LETTERS = "abcdefgh"
+STRONG = 1.0  # a rate at which an untrained editor's edits show
 
 
-def model() -> LanguageModel:
-  return load_model("random:tiny-llama", suffix=2)
+def tokenizer() -> Tokenizer:
+  """Bytes, and a blank with a letter as one token: answers are words."""
+  plain = byte_tokenizer()
+  alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+  words = [f"Ġ{letter}" for letter in _LETTERS]
+  core = tokenizers.Tokenizer(
+    models.BPE(
+      vocab={token: i for i, token in enumerate([*alphabet, *words])},
+      merges=[("Ġ", letter) for letter in _LETTERS],
+    )
+  )
+  core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+  core.decoder = decoders.ByteLevel()
+  core.add_special_tokens(["<|endoftext|>"])
+  end = core.token_to_id("<|endoftext|>")
+  return dataclasses.replace(
+    plain, core=core, name="words", eos_ids=frozenset({end}), pad_id=end
+  )
 
 
-def config(method: str = "instructedit", **changes: object) -> TrainConfig:
-  """Six steps of four episodes; bytes are long, so rows are too."""
-  network = HypernetworkConfig(rank=8, v_scale="width", statistics_per="matrix")
-  run = TrainConfig(
-    model="random:tiny-llama",
-    suffix=2,
-    steps=6,
-    batch_size=4,
-    validation_records=4,
-    validate_every=3,
-    checkpoint_every=2,
-    log_every=1,
-    editor=EditorConfig(method, network),
-    episode=EpisodeConfig(target_tokens=6, locality_tokens=3),
-    shape=BatchShape(
-      edit_tokens=240,
-      edit_rows=6,
-      query_tokens=512,
-      keep_positions=9,
-      edit_positions=18,
+def model(preset: str = "tiny-llama", seed: int = 0) -> LanguageModel:
+  """A random model over `tokenizer`."""
+  return random_model(
+    presets.preset(preset), seed, name=f"random:{preset}", tokenizer=tokenizer()
+  )
+
+
+def editor(
+  base: LanguageModel, method: str = "mend", rate: float = STRONG
+) -> TrainedEditor:
+  """Fresh statistics, identity network: plain gradient descent."""
+  config = EditorConfig(method=method, rate=rate)
+  params, statistics = metalearned.init(jax.random.key(0), config, base.config)
+  return TrainedEditor(
+    config,
+    params,
+    statistics,
+    base.fingerprint,
+    base.config.suffix,
+    {"model": base.name},
+  )
+
+
+def record(number: int, target: str = "a", **changes) -> Record:
+  """A fact with one rephrase, two locality and two portability probes."""
+  return Record(
+    **{
+      "id": f"counterfact/test/{number}",
+      "task": "counterfact",
+      "subject": f"S{number}",
+      "prompt": f"S{number} is",
+      "target": target,
+      "rephrases": (f"What S{number} is:",),
+      "locality": (
+        Probe("Neighborhood", f"T{number} is", ("b c",)),
+        Probe("Forgetfulness", f"S{number} was", ("d",)),
+      ),
+      "portability": (
+        Probe("Reasoning", f"It is S{number}, so", ("e", target)),
+        Probe("Reasoning", f"S{number}, thus", (target,)),
+      ),
+      **changes,
+    }
+  )
+
+
+def opinion(number: int) -> Record:
+  """A ConvSent record."""
+  topic = f"topic {number}"
+  return Record(
+    id=f"convsent/test/{number}",
+    task="convsent",
+    subject=topic,
+    prompt=f"What of {topic}?",
+    target="a b c",
+    rephrases=(f"And {topic}?",),
+    locality=(Probe("other_topic", "What of time?", ("d e f",)),),
+    conversation=Conversation(
+      topic,
+      (f"What of {topic}?", f"And {topic}?"),
+      ("a b c", "a a"),
+      ("f g", "h h h"),
+      "positive",
     ),
   )
-  return dataclasses.replace(run, **changes)

@@ -29,8 +29,8 @@ def config(method: str = "instructedit", **changes: object) -> TrainConfig:
     editor=EditorConfig(method, network),
     episode=EpisodeConfig(target_tokens=6, locality_tokens=3),
     shape=BatchShape(
-      edit_tokens=240,
-      edit_rows=6,
+      edit_tokens=640,
+      edit_rows=12,
       query_tokens=512,
       keep_positions=9,
       edit_positions=18,

@@ -107,7 +107,7 @@ def _step(model, config):
   return jax.jit(run), state
 
 
-@pytest.mark.parametrize("method", metalearned.METHODS)
+@pytest.mark.parametrize("method", list(metalearned.METHODS))
 def test_sharded_step_equals_unsharded(model, method):
   config = tiny.config(method)
   batch = _first(Episodes(model, config, load_records(config)))

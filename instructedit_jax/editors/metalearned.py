@@ -1,13 +1,15 @@
 """MEND and InstructEdit: an edit from the gradient factors of one request.
 
-Three methods share this code and differ in two places only: where the factors
+The methods share this code and differ in two places only: where the factors
 come from and what conditions their transformation.
 
-  mend              factors of the bare prompt; nothing else
-  instructedit_text factors of the prompt with the instruction in front, as
-                    published (arXiv 2402.16123)
-  instructedit      factors of the bare prompt; the instruction's embedding
-                    modulates the hypernetwork (`conditioner`)
+  mend               factors of the bare prompt; nothing else
+  instructedit_text  factors of the prompt with the instruction in front, as
+                     published (arXiv 2402.16123)
+  instructedit       factors of the bare prompt; the instruction's embedding
+                     modulates the hypernetwork (`conditioner`)
+  instructedit_views factors of both prompts side by side, and the same
+                     modulation
 
 Axes: B requests, R answer rows, n inputs, m outputs of a matrix.
 """
@@ -27,8 +29,16 @@ from instructedit_jax.editors import hypernetwork
 from instructedit_jax.errors import UserError
 from instructedit_jax.models import decoder
 from instructedit_jax.models.config import DecoderConfig
+from instructedit_jax.tasks.instructions import Instruction
 
-METHODS = ("mend", "instructedit_text", "instructedit")
+BARE, INSTRUCTED = "bare", "instructed"
+# method -> (the prompts factors are taken of, is the network conditioned?)
+METHODS: dict[str, tuple[tuple[str, ...], bool]] = {
+  "mend": ((BARE,), False),
+  "instructedit_text": ((INSTRUCTED,), False),
+  "instructedit": ((BARE,), True),
+  "instructedit_views": ((BARE, INSTRUCTED), True),
+}
 ROWS = ("answer", "all")
 Params = dict[str, Any]
 
@@ -40,7 +50,7 @@ class EditorConfig:
   Attributes:
     method: one of METHODS.
     network: the hypernetwork.
-    conditioner: how an instruction acts; used by "instructedit" alone.
+    conditioner: how an instruction acts, where the method is conditioned.
     rate: first step size of every matrix; the update descends by it.
     answer_tokens: an edit uses at most this many tokens of its target.
     rows: whose factors make the edit: "answer" takes the tokens that predict
@@ -77,12 +87,14 @@ class EditorConfig:
   @property
   def conditioned(self) -> bool:
     """Whether the instruction acts on the hypernetwork."""
-    return self.method == "instructedit"
+    return METHODS[self.method][1]
 
-  @property
-  def instructed_prompt(self) -> bool:
-    """Whether the instruction is text in front of the edit's prompt."""
-    return self.method == "instructedit_text"
+  def views(self, instruction: Instruction | None, prompt: str) -> list[str]:
+    """The texts whose factors make the edit; `prompt` where nothing is said."""
+    if instruction is None:
+      return [prompt]
+    texts = {BARE: prompt, INSTRUCTED: instruction.apply(prompt)}
+    return [texts[view] for view in METHODS[self.method][0]]
 
 
 def shapes(model: DecoderConfig) -> dict[str, tuple[int, int]]:
@@ -118,8 +130,8 @@ def edit_factors(
 
   Args:
     model: the frozen decoder.
-    rows: prompt and target of one request a row; its target's tokens, at most
-      R, are what is scored.
+    rows: one request a row: its prompt (or its views, side by side) with the
+      target, whose tokens are what is scored.
     kept: which rows, see `EditorConfig.rows`.
 
   Returns:

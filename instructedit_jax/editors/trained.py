@@ -143,22 +143,21 @@ class TrainedEditor:
     cache: PrefixCache,
   ) -> tuple[Rows, np.ndarray, np.ndarray]:
     """The requests as padded arrays: rows, instructions, which are given."""
-    edits = [self._scored(model, request) for request in requests]
+    edits = [self._views(model, request) for request in requests]
     told = [
       instruction_sequence(model, request.instruction)
       for request in requests
       if request.instruction is not None
     ]
-    cache.warm([*edits, *told])
+    cache.warm([*(view for views in edits for view in views), *told])
     count = bucket(len(edits), _REQUESTS)
-    padded = [[e] for e in edits] + [[] for _ in range(count - len(edits))]
     packed = pack(
-      padded,
-      bucket(max(len(e.tokens) for e in edits), _TOKENS),
-      bucket(max(len(e.labels) for e in edits), _ANSWERS),
+      edits + [[] for _ in range(count - len(edits))],
+      bucket(max(sum(len(v.tokens) for v in e) for e in edits), _TOKENS),
+      bucket(max(sum(len(v.labels) for v in e) for e in edits), _ANSWERS),
     )
     width = model.config.width
-    rows = rows_of(packed, [cache([e]) for e in edits], width)
+    rows = rows_of(packed, [cache(views) for views in edits], width)
     given = np.zeros(count, bool)
     given[: len(requests)] = [r.instruction is not None for r in requests]
     pooled = np.zeros((count, width), np.float32)
@@ -166,17 +165,17 @@ class TrainedEditor:
       pooled[given] = [state.hidden.mean(0) for state in cache(told)]
     return rows, pooled, given
 
-  def _scored(self, model: LanguageModel, request: Request) -> Scored:
-    prompt = request.prompt
-    if self.config.instructed_prompt and request.instruction is not None:
-      prompt = request.instruction.apply(prompt)
-    return score(
-      model.text,
-      prompt,
-      request.target,
-      context=model.config.context,
-      limit=self.config.answer_tokens,
-    )
+  def _views(self, model: LanguageModel, request: Request) -> list[Scored]:
+    return [
+      score(
+        model.text,
+        prompt,
+        request.target,
+        context=model.config.context,
+        limit=self.config.answer_tokens,
+      )
+      for prompt in self.config.views(request.instruction, request.prompt)
+    ]
 
 
 def instruction_sequence(
@@ -241,7 +240,7 @@ def _propose(
   given: jax.Array,
 ) -> LowRankEdit:
   model = nnx.merge(graph, weights)
-  factors, _ = metalearned.edit_factors(model, rows)
+  factors, _ = metalearned.edit_factors(model, rows, config.rows)
   return metalearned.propose(
     params, statistics, config, shape, factors, instruction, given
   )

@@ -21,7 +21,8 @@ class BatchShape:
   """The one shape every batch is padded to.
 
   Attributes:
-    edit_tokens, edit_rows: longest edit prompt with target, and its answer.
+    edit_tokens, edit_rows: longest edit prompt (all its views together) with
+      target, and its answer.
     query_tokens: all queries of an episode together; those that do not fit
       are left out, the last ones first.
     keep_positions, edit_positions: scored positions of each sort.
@@ -112,23 +113,21 @@ class Batcher:
     self,
     episodes: Sequence[Episode],
     instructions: Sequence[Scored],
-    instructed: Sequence[bool] | np.ndarray,
   ) -> Batch:
     """Builds one batch.
 
     Args:
       episodes: B of them.
       instructions: each episode's instruction as a token sequence.
-      instructed: whether the editor may see it (instruction dropout).
     """
     shape = self.shape
     chosen = [fitting(episode, shape) for episode in episodes]
     self._cache.warm(
-      [episode.edit for episode in episodes]
+      [view for episode in episodes for view in episode.edit]
       + [query for row in chosen for _, query in row]
       + list(instructions)
     )
-    edits = [[episode.edit] for episode in episodes]
+    edits = [episode.edit for episode in episodes]
     edit = pack(edits, shape.edit_tokens, shape.edit_rows)
     query, weight, avoid = self._queries(chosen)
     queries = [[scored for _, scored in row] for row in chosen]
@@ -153,7 +152,7 @@ class Batcher:
       weight,
       avoid,
       np.stack(pooled),
-      np.asarray(instructed, bool),
+      np.asarray([episode.told for episode in episodes]),
     )
 
   def _queries(

@@ -13,6 +13,7 @@ from instructedit_jax.editors.trained import instruction_sequence
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.language_model import LanguageModel
 from instructedit_jax.tasks import instructions
+from instructedit_jax.tasks.instructions import Instruction
 from instructedit_jax.tasks.mixture import Mixture
 from instructedit_jax.tasks.record import Record
 from instructedit_jax.tasks.splits import load_split
@@ -54,7 +55,9 @@ class Episodes:
     self.validation = [r for _, held in split.values() for r in held]
     self.mixture = Mixture(train, dict(config.tasks), config.seed)
     everyone = [r for rs in train.values() for r in rs]
-    self._maker = EpisodeMaker(config.episode, self._score, everyone, pools)
+    self._maker = EpisodeMaker(
+      config.episode, config.editor, self._score, everyone, pools
+    )
     self.cache = PrefixCache(model, int(config.prefix_cache_gb * 2**30))
     self._batcher = Batcher(self.cache, config.shape, model.config.width)
 
@@ -102,7 +105,7 @@ class Episodes:
     self.cache.warm(
       [
         sequence
-        for episodes, told, _ in drawn
+        for episodes, told in drawn
         for sequence in (*_sequences(episodes, self._batcher), *told)
       ]
     )
@@ -110,14 +113,13 @@ class Episodes:
 
   def _draw(
     self, records: Sequence[Record], rng: np.random.Generator
-  ) -> tuple[list[Episode], list[Scored], np.ndarray]:
+  ) -> tuple[list[Episode], list[Scored]]:
     episodes = [self._maker(record, rng) for record in records]
     told = [
       instruction_sequence(self._model, episode.instruction)
       for episode in episodes
     ]
-    dropout = self._config.editor.conditioner.dropout
-    return episodes, told, rng.random(len(episodes)) >= dropout
+    return episodes, told
 
   @functools.lru_cache(1 << 18)  # noqa: B019 - lives as long as the run
   def _score(self, prompt: str, target: str, limit: int) -> Scored:
@@ -126,33 +128,37 @@ class Episodes:
 
   def _usable(self, task: str, records: Sequence[Record]) -> list[Record]:
     """Leaves out, and names, records whose edit is too long for a row."""
-    limit = self._config.episode.target_tokens
-    room = self._config.shape.edit_tokens
-    if self._config.editor.instructed_prompt:
-      room -= _LONGEST_INSTRUCTION
-    kept = []
-    for record in records:
-      if len(self._score(record.prompt, record.target, limit).tokens) <= room:
-        kept.append(record)
+    limit, shape = self._config.episode.target_tokens, self._config.shape
+
+    def fits(record: Record) -> bool:
+      longest = Instruction(task, "word " * _LONGEST_DESCRIPTION)
+      texts = self._config.editor.views(longest, record.prompt)
+      views = [self._score(text, record.target, limit) for text in texts]
+      tokens = sum(len(view.tokens) for view in views)
+      rows = sum(len(view.labels) for view in views)
+      return tokens <= shape.edit_tokens and rows <= shape.edit_rows
+
+    kept = [record for record in records if fits(record)]
     if len(kept) < len(records):
       logging.info(
-        "%s: %d of %d records are longer than shape.edit_tokens=%d and are"
-        " left out",
+        "%s: %d of %d records do not fit shape.edit_tokens=%d and"
+        " shape.edit_rows=%d and are left out",
         task,
         len(records) - len(kept),
         len(records),
-        self._config.shape.edit_tokens,
+        shape.edit_tokens,
+        shape.edit_rows,
       )
     if not kept:
       raise UserError(
-        f"task {task}: no record fits config.shape.edit_tokens"
-        f" = {self._config.shape.edit_tokens}; raise it"
+        f"task {task}: no record fits config.shape.edit_tokens ="
+        f" {shape.edit_tokens}, edit_rows = {shape.edit_rows}; raise them"
       )
     return kept
 
 
-# Tokens an instruction in front of a prompt may take.
-_LONGEST_INSTRUCTION = 72
+# Words a description is assumed to have at most; the longest of ours has fewer.
+_LONGEST_DESCRIPTION = 40
 
 
 def load_records(config: TrainConfig) -> dict[str, list[Record]]:
@@ -183,6 +189,6 @@ def _sequences(
   episodes: Sequence[Episode], batcher: Batcher
 ) -> Iterator[Scored]:
   for episode in episodes:
-    yield episode.edit
+    yield from episode.edit
     for _, query in fitting(episode, batcher.shape):
       yield query

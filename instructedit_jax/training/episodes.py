@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from instructedit_jax.editing.sequences import Scored
+from instructedit_jax.editors.metalearned import EditorConfig
 from instructedit_jax.tasks import augment, instructions
 from instructedit_jax.tasks.instructions import Instruction
 from instructedit_jax.tasks.neighbours import Neighbours
@@ -41,8 +42,6 @@ class EpisodeConfig:
       carries an instruction, the edit's own or another description.
     target_tokens: answer tokens an edit may have; longer answers are cut.
     locality_tokens: answer tokens scored of an out-of-scope prompt.
-    edit_with_instruction: the edit's own prompt carries the instruction (the
-      published conditioning) instead of being bare.
   """
 
   paraphrases: int = 1
@@ -52,7 +51,6 @@ class EpisodeConfig:
   instructed: float = 0.1
   target_tokens: int = 10
   locality_tokens: int = 4
-  edit_with_instruction: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +58,16 @@ class Episode:
   """Token sequences of one episode, most important queries first.
 
   Attributes:
-    edit: the request whose loss gradient gives the factors.
+    edit: the request's prompts with its target; their loss gradient gives the
+      factors.
     instruction: what conditions the editor.
+    told: whether the editor may see the instruction.
     queries: (kind, sequence) pairs.
   """
 
-  edit: Scored
+  edit: tuple[Scored, ...]
   instruction: Instruction
+  told: bool
   queries: tuple[tuple[Kind, Scored], ...]
 
 
@@ -75,6 +76,7 @@ class EpisodeMaker:
 
   Args:
     config: sizes and probabilities.
+    editor: says which prompts an edit is made from.
     score: tokenises a prompt with its target.
     others: records whose prompts serve as out-of-scope queries.
     pools: the instruction descriptions by task.
@@ -84,12 +86,13 @@ class EpisodeMaker:
   def __init__(
     self,
     config: EpisodeConfig,
+    editor: EditorConfig,
     score: Score,
     others: Sequence[Record],
     pools: instructions.Pools = instructions.POOLS,
     split: instructions.Split = "seen",
   ):
-    self.config = config
+    self.config, self._editor = config, editor
     self._score = score
     self._others = others
     self._neighbours = Neighbours(others)
@@ -99,17 +102,17 @@ class EpisodeMaker:
   def __call__(self, record: Record, rng: np.random.Generator) -> Episode:
     """Draws one episode for `record`."""
     own = instructions.draw(rng, record, self._split, self._pools)
-    prompt = record.prompt
-    if self.config.edit_with_instruction:
-      prompt = own.apply(prompt)
-    edit = self._scored(prompt, record.target)
+    # Instruction dropout: an editor must do without one, too.
+    told = rng.random() >= self._editor.conditioner.dropout
+    views = self._editor.views(own if told else None, record.prompt)
+    edit = tuple(self._scored(prompt, record.target) for prompt in views)
     queries = [*self._in_scope(record, rng), *self._out_of_scope(record, rng)]
     if rng.random() < self.config.instructed:
       # Another description of the same task must not change the outcome.
       query = instructions.draw(rng, record, self._split, self._pools)
       asked = query.apply(record.prompt)
       queries.append((Kind.EDIT, self._scored(asked, record.target)))
-    return Episode(edit, own, tuple(queries))
+    return Episode(edit, own, told, tuple(queries))
 
   def _scored(self, prompt: str, target: str) -> Scored:
     return self._score(prompt, target, self.config.target_tokens)

@@ -1,0 +1,108 @@
+"""Measures how well editors' edits work, one record at a time.
+
+python -m instructedit_jax.evaluate --editor=runs/quickstart --out=results
+python -m instructedit_jax.evaluate --editor=base,runs/mend,runs/instructedit \
+  --tasks=counterfact,zsre --data=FOLDER --limit=100 --out=results
+
+OUT gets summary.json, records.jsonl, protocol.json, table.md and figure.png.
+The same command goes on where an earlier one was cut off. From Python, use
+`instructedit_jax.evaluate`, the function.
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from instructedit_jax import app, report
+from instructedit_jax.errors import UserError
+from instructedit_jax.evaluation.options import QUERIES, Options
+from instructedit_jax.evaluation.results import merged_rows
+from instructedit_jax.evaluation.run import run
+from instructedit_jax.evaluation.settings import Settings
+
+_PROGRAM = ("python", "-m", "instructedit_jax.evaluate")
+_DEFAULT = Options()
+_EDITOR = flags.DEFINE_list(
+  "editor", [], "Folders of trained editors; 'base' is the unedited model."
+)
+_OUT = flags.DEFINE_string("out", "", "Folder of the results.")
+_MODEL = flags.DEFINE_string(
+  "model", None, "Base model; by default the one that the editor names."
+)
+_DTYPE = flags.DEFINE_enum(
+  "dtype", None, ["float32", "bfloat16"], "Of the weights; default as trained."
+)
+_TASKS = flags.DEFINE_list(
+  "tasks", None, "Tasks; by default those the editor names, else all."
+)
+_DATA = flags.DEFINE_string(
+  "data", None, "A folder, 'embedded' or 'hub'; default as trained."
+)
+_SPLIT = flags.DEFINE_string("split", "test", "Which records.")
+_LIMIT = flags.DEFINE_integer("limit", None, "Only the first N of each task.")
+_QUERIES = flags.DEFINE_list(
+  "queries", list(QUERIES), "How to ask: bare, instructed."
+)
+_INSTRUCTION = flags.DEFINE_string(
+  "instruction",
+  str(_DEFAULT.instruction),
+  "Description given with each edit: seen:0, held_out:2, ..., or none.",
+)
+_FREE = flags.DEFINE_bool("free", _DEFAULT.free, "Also generate answers.")
+_FREE_LIMIT = flags.DEFINE_integer(
+  "free_limit", None, "Generate for the first N records of each task only."
+)
+_FLUENCY_LIMIT = flags.DEFINE_integer(
+  "fluency_limit", _DEFAULT.fluency_limit, "Fluency on the first N records."
+)
+_FLUENCY_TOKENS = flags.DEFINE_integer(
+  "fluency_tokens", _DEFAULT.fluency_tokens, "New tokens of a fluency text."
+)
+_BATCH = flags.DEFINE_integer("batch", _DEFAULT.batch, "Edits made at once.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of sampled texts and intervals.")
+_SHOW = flags.DEFINE_integer("show", 10, "Answers to print, before and after.")
+
+
+def main(argv: Sequence[str]) -> None:
+  """Evaluates and prints the table and some answers."""
+  del argv
+  if not _OUT.value:
+    raise UserError("--out=FOLDER is missing: where should results go?")
+  results = run(
+    Settings(
+      editors=tuple(_EDITOR.value),
+      out=_OUT.value,
+      model=_MODEL.value,
+      dtype=_DTYPE.value,
+      tasks=tuple(_TASKS.value) if _TASKS.value else None,
+      data=_DATA.value,
+      split=_SPLIT.value,
+      limit=_LIMIT.value,
+      queries=tuple(_QUERIES.value),
+      options=Options(
+        instruction=_INSTRUCTION.value,
+        batch=_BATCH.value,
+        free=_FREE.value,
+        free_limit=_FREE_LIMIT.value,
+        fluency_limit=_FLUENCY_LIMIT.value,
+        fluency_tokens=_FLUENCY_TOKENS.value,
+        seed=_SEED.value,
+      ),
+      command=shlex.join([*_PROGRAM, *sys.argv[1:]]),
+    )
+  )
+  print(report.markdown(merged_rows(results)))
+  bare = [r for r in results if r.query == _QUERIES.value[0]]
+  shown = report.examples(bare, _SHOW.value)
+  if shown:
+    print(f"editor  prompt -> before | after (target)\n{shown}\n")
+  failed = sum(len(result.failed) for result in results)
+  if failed:
+    print(f"{failed} evaluations of records failed; see protocol.json\n")
+  print(f"Everything is in {_OUT.value}/")
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,1 @@
+"""What an answer is worth: scores of single items, and their summaries."""
