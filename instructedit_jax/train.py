@@ -20,13 +20,18 @@ def main(argv: Sequence[str]) -> None:
   """Entry point."""
   del argv
   from instructedit_jax.errors import UserError
-  from instructedit_jax.training.config import from_config
-  from instructedit_jax.training.loop import train
+  from instructedit_jax.training import config as config_lib
+  from instructedit_jax.training import loop, reference_loop
 
   if not _WORKDIR.value:
     raise UserError("--workdir=DIR is missing: where should the run go?")
   logging.set_verbosity(logging.INFO)
-  train(from_config(_CONFIG.value), _WORKDIR.value)
+  if _CONFIG.value.get("trainer") == "reference":
+    reference_loop.train(
+      reference_loop.from_config(_CONFIG.value), _WORKDIR.value
+    )
+  else:
+    loop.train(config_lib.from_config(_CONFIG.value), _WORKDIR.value)
 
 
 if __name__ == "__main__":

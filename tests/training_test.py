@@ -134,10 +134,11 @@ def test_sharded_step_equals_unsharded(model, method):
   assert min(jax.tree.leaves(same)) == 1.0
 
 
-def test_first_edits_already_descend(model):
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_first_edits_already_descend(model, rounds):
   """A small step of the untrained editor lowers each request's loss."""
   config = tiny.config("mend").editor
-  config = dataclasses.replace(config, rate=1e-6)
+  config = dataclasses.replace(config, rate=1e-2, rounds=rounds)
   requests = [Request("The sky is", "green"), Request("Two and two", "five")]
   params, statistics = metalearned.init(jax.random.key(0), config, model.config)
   editor = TrainedEditor(
@@ -157,6 +158,29 @@ def test_first_edits_already_descend(model):
       chosen = jnp.take_along_axis(log_p, tokens[0, start:, None], 1)
       losses_.append(-float(chosen.mean()))
     assert losses_[1] < losses_[0]
+
+
+def test_a_second_round_takes_the_edited_models_factors(model):
+  """Two rounds equal two edits, the second made on the merged model."""
+  config = dataclasses.replace(tiny.config("mend").editor, rounds=1)
+  params, statistics = metalearned.init(jax.random.key(0), config, model.config)
+  request = [Request("The sky is", "green")]
+  one = TrainedEditor(
+    config, params, statistics, model.fingerprint, model.config.suffix
+  )
+  first = one.propose(model, request)
+  merged = first.merge(model)
+  again = dataclasses.replace(one, fingerprint=merged.fingerprint)
+  second = again.propose(merged, request)
+  twice = dataclasses.replace(
+    one,
+    config=dataclasses.replace(config, rounds=2),
+    params={**params, "rates": jnp.tile(params["rates"], (2, 1))},
+  )
+  both = twice.propose(model, request).dense()
+  for name, update in (first + second).dense().items():
+    # float32: the merged weights are rounded once more than the tapped ones.
+    np.testing.assert_allclose(both[name], update, rtol=2e-3, atol=1e-6)
 
 
 def test_not_finite_changes_nothing(model, episodes):

@@ -15,7 +15,7 @@ Axes: B requests, R answer rows, n inputs, m outputs of a matrix.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from instructedit_jax.editing.edits import LowRankEdit
 from instructedit_jax.editing.factors import Factors
 from instructedit_jax.editing.rows import Rows
 from instructedit_jax.editors import conditioner as conditioner_lib
-from instructedit_jax.editors import hypernetwork
+from instructedit_jax.editors import hypernetwork, ridge
 from instructedit_jax.errors import UserError
 from instructedit_jax.models import decoder
 from instructedit_jax.models.config import DecoderConfig
@@ -43,6 +43,18 @@ ROWS = ("answer", "all")
 Params = dict[str, Any]
 
 
+class Condition(NamedTuple):
+  """The instructions of B requests.
+
+  Attributes:
+    instruction: float [B, D], pooled prefix states of each.
+    given: bool [B], False where there is none.
+  """
+
+  instruction: jax.Array
+  given: jax.Array
+
+
 @dataclasses.dataclass(frozen=True)
 class EditorConfig:
   """What makes an editor, apart from its learned numbers.
@@ -56,6 +68,10 @@ class EditorConfig:
     rows: whose factors make the edit: "answer" takes the tokens that predict
       the target; "all", as published, every token with an input and a gradient,
       in the last block those same ones, before it the prompt's too.
+    rounds: times the edit is made; each further round takes the factors of
+      the model as edited so far and mends what is left. Published: 1.
+    ridge: first strength of `ridge.decorrelate`; 0 leaves rows as they are, as
+      published.
   """
 
   method: str = "instructedit"
@@ -73,12 +89,16 @@ class EditorConfig:
   rate: float = 4e-4
   answer_tokens: int = 32
   rows: str = "answer"
+  rounds: int = 2
+  ridge: float = 1.0
 
   def __post_init__(self):
     if self.method not in METHODS:
       raise UserError(
         f"editor.method: {self.method!r} is none of {', '.join(METHODS)}"
       )
+    if self.rounds < 1:
+      raise UserError(f"editor.rounds: {self.rounds} must be at least 1")
     if self.rows not in ROWS:
       raise UserError(
         f"editor.rows: {self.rows!r} is none of {', '.join(ROWS)}"
@@ -110,7 +130,11 @@ def init(
   network_key, conditioner_key = jax.random.split(key)
   network, statistics = hypernetwork.init(network_key, matrices, config.network)
   # In units of the configured rate: an optimizer treats all parameters alike.
-  params = {"network": network, "rates": jnp.ones(len(matrices))}
+  rates = jnp.ones((config.rounds, len(matrices)))
+  params = {"network": network, "rates": rates}
+  if config.ridge:
+    strength = jnp.log(jnp.asarray(config.ridge))
+    params["ridge"] = dict.fromkeys(matrices, strength)
   if config.conditioned:
     params["conditioner"] = conditioner_lib.init(
       conditioner_key,
@@ -124,7 +148,10 @@ def init(
 
 
 def edit_factors(
-  model: decoder.Decoder, rows: Rows, kept: str = "answer"
+  model: decoder.Decoder,
+  rows: Rows,
+  kept: str = "answer",
+  edit: LowRankEdit | None = None,
 ) -> tuple[Factors, jax.Array]:
   """Factors of each request's mean negative log-likelihood.
 
@@ -133,13 +160,18 @@ def edit_factors(
     rows: one request a row: its prompt (or its views, side by side) with the
       target, whose tokens are what is scored.
     kept: which rows, see `EditorConfig.rows`.
+    edit: what has been changed already, one edit a row.
 
   Returns:
     the factors and the losses [B].
   """
+  edited = None if edit is None else edit.tap()
 
   def loss(tap: decoder.Tap) -> tuple[jax.Array, jax.Array]:
-    hidden = model.suffix(rows.hidden, rows.sequence, tap, rows.at)
+    def both(name: str, x: jax.Array, y: jax.Array) -> jax.Array:
+      return tap(name, x, y if edited is None else edited(name, x, y))
+
+    hidden = model.suffix(rows.hidden, rows.sequence, both, rows.at)
     logits = model.logits(hidden)
     chosen = jnp.take_along_axis(logits, rows.labels[..., None], -1)[..., 0]
     nll = jax.nn.logsumexp(logits, -1) - chosen
@@ -157,27 +189,46 @@ def propose(
   params: Params,
   statistics: hypernetwork.Statistics,
   config: EditorConfig,
-  model: DecoderConfig,
+  model: decoder.Decoder,
+  rows: Rows,
   factors: Factors,
-  instruction: jax.Array,
-  given: jax.Array,
+  condition: Condition,
 ) -> LowRankEdit:
-  """B independent edits from B requests' factors; a pure function.
+  """B independent edits of B requests; a pure function.
 
   Args:
     params, statistics: from `init`, or trained.
     config: the editor.
-    model: gives the editable matrices.
-    factors: rows [B, R, ...].
-    instruction: float [B, D], pooled prefix states of each instruction.
-    given: bool [B], False where there is no instruction.
+    model: the frozen decoder.
+    rows: the requests.
+    factors: of the unedited model, from `edit_factors`.
+    condition: the requests' instructions.
   """
-  matrices = shapes(model)
-  rates = params["rates"][None, :]
+  common = (params, statistics, config, shapes(model.config))
+  edit = propose_round(*common, factors, condition, 0)
+  for index in range(1, config.rounds):
+    # Factors are constants, in this round as in the first.
+    so_far = jax.lax.stop_gradient(edit)
+    left, _ = edit_factors(model, rows, config.rows, so_far)
+    edit = edit + propose_round(*common, left, condition, index)
+  return edit
+
+
+def propose_round(
+  params: Params,
+  statistics: hypernetwork.Statistics,
+  config: EditorConfig,
+  matrices: hypernetwork.Shapes,
+  factors: Factors,
+  condition: Condition,
+  index: int = 0,
+) -> LowRankEdit:
+  """What one round adds: rows [B, R, ...] of factors to those of an edit."""
+  rates = params["rates"].reshape(config.rounds, -1)[index][None, :]
   modulation = None
   if config.conditioned:
     modulation, change = conditioner_lib.apply(
-      params["conditioner"], instruction, given
+      params["conditioner"], condition.instruction, condition.given
     )
     rates = rates * change
   pseudo = hypernetwork.apply(
@@ -190,8 +241,11 @@ def propose(
   )
   # Downhill: W' = W - rate * sum of x~ delta~^T (the published rule adds).
   step = -config.rate * rates
+  keys = pseudo.x
+  if config.ridge:
+    keys = ridge.decorrelate(keys, params["ridge"])
   return LowRankEdit(
-    u=pseudo.x,
+    u=keys,
     v={
       name: pseudo.delta[name] * step[:, i, None, None]
       for i, name in enumerate(matrices)

@@ -19,7 +19,6 @@ A answer columns, M editable matrices, V vocabulary.
 """
 
 import dataclasses
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -28,9 +27,14 @@ import optax
 
 from instructedit_jax.editing.edits import LowRankEdit
 from instructedit_jax.editing.factors import Factors, all_rows, probe
-from instructedit_jax.editors import hypernetwork
+from instructedit_jax.editing.rows import Array
+from instructedit_jax.editors import hypernetwork, torch_adam
 from instructedit_jax.editors.hypernetwork import HypernetworkConfig, Shapes
 from instructedit_jax.models.decoder import Decoder, Sequence, Tap
+
+# What the frozen blocks make of strings: the residual stream in front of the
+# first editable matrix, [B or C, T, D], and where the tokens stand.
+Read = tuple[jax.Array, Sequence]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,23 +77,21 @@ class Batch(NamedTuple):
       `same`, loc_mask.
     same: bool [B] for the sentiment task, whether a string has the wanted
       sentiment; None for facts.
+    fill, loc_fill: int32 [], columns in front of `tokens` and `loc_tokens` that
+      the released code would not have: batches are padded further, to one of
+      few shapes, and their positions are counted from behind these columns.
+      None is 0.
   """
 
-  tokens: jax.Array
-  mask: jax.Array
-  labels: jax.Array
-  loc_tokens: jax.Array
-  loc_mask: jax.Array
-  answer_mask: jax.Array
-  same: jax.Array | None = None
-
-
-class Adam(NamedTuple):
-  """Running means of gradients and of their squares, and updates made."""
-
-  mean: Any
-  square: Any
-  updates: jax.Array
+  tokens: Array
+  mask: Array
+  labels: Array
+  loc_tokens: Array
+  loc_mask: Array
+  answer_mask: Array
+  same: Array | None = None
+  fill: Array | None = None
+  loc_fill: Array | None = None
 
 
 class State(NamedTuple):
@@ -107,7 +109,7 @@ class State(NamedTuple):
   params: Any
   statistics: hypernetwork.Statistics
   gradients: Any
-  adam: Adam
+  adam: torch_adam.Adam
   step: jax.Array
   norm: jax.Array
 
@@ -152,9 +154,8 @@ def init(
 def start(params: Any, statistics: hypernetwork.Statistics) -> State:
   """A run's first state from given parameters."""
   zeros = jax.tree.map(jnp.zeros_like, params)
-  none = jnp.zeros((), jnp.int32)
-  adam, norm = Adam(zeros, zeros, none), optax.tree.norm(zeros)
-  return State(params, statistics, zeros, adam, none, norm)
+  adam, none = torch_adam.start(params), jnp.zeros((), jnp.int32)
+  return State(params, statistics, zeros, adam, none, optax.tree.norm(zeros))
 
 
 def micro_step(
@@ -182,37 +183,45 @@ def episode(
   batch: Batch,
 ) -> tuple[hypernetwork.Statistics, Report]:
   """The losses of an edit and their gradients; the statistics it grew."""
-  base_loc = forward(decoder, batch.loc_tokens, batch.loc_mask)
-  factors, inner, inner_logits = edit_factors(decoder, shapes, batch)
+  read = read_prompt(decoder, batch)
+  factors, inner, inner_logits = edit_factors(decoder, shapes, batch, read)
   statistics, seen = hypernetwork.fold_in_turn(
     statistics, shapes, config.hypernetwork, factors
   )
 
   def total(params: Any) -> tuple[jax.Array, tuple[Any, ...]]:
     pseudo, edit = propose(params, seen, shapes, config, factors)
-    tap = edit.tap()
-    # The edit is scored on the strings that made it: nothing rewards an edit
-    # for reaching other wordings.
-    post_edit = forward(decoder, batch.tokens, batch.mask, tap)
-    post_loc = forward(decoder, batch.loc_tokens, batch.loc_mask, tap)
-    l_edit, scores = edit_loss(post_edit, batch)
-    l_loc, loc_acc = locality_loss(base_loc, post_loc, batch.answer_mask)
-    scalars = {**scores, "l_edit": l_edit, "l_loc": l_loc, "loc_acc": loc_acc}
-    logits = {"post_edit": post_edit, "post_loc": post_loc}
-    value = config.cedit * l_edit + config.cloc * l_loc
-    return value, (pseudo, edit, logits, scalars)
+    value, scalars, logits = outcome(decoder, edit, config, batch, read)
+    return value, (pseudo, edit, scalars, logits)
 
-  (value, rest), gradients = jax.value_and_grad(total, has_aux=True)(params)
-  pseudo, edit, logits, scalars = rest
+  (_, rest), gradients = jax.value_and_grad(total, has_aux=True)(params)
+  pseudo, edit, scalars, logits = rest
   return statistics, Report(
     factors=factors,
     seen=seen,
     pseudo=pseudo,
     edit=edit,
-    logits={"inner": inner_logits, "base_loc": base_loc, **logits},
-    scalars={**scalars, "inner_nll": inner, "l_total": value},
+    logits={"inner": inner_logits, **logits},
+    scalars={**scalars, "inner_nll": inner},
     gradients=gradients,
   )
+
+
+def validate(
+  decoder: Decoder,
+  params: Any,
+  statistics: hypernetwork.Statistics,
+  shapes: Shapes,
+  config: ReferenceConfig,
+  batch: Batch,
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+  """Scalars and logits of an edit made with unchanged statistics."""
+  read = read_prompt(decoder, batch)
+  factors, inner, _ = edit_factors(decoder, shapes, batch, read)
+  seen = hypernetwork.by_matrix(statistics, shapes, config.hypernetwork)
+  edit = propose(params, seen, shapes, config, factors)[1]
+  _, scalars, logits = outcome(decoder, edit, config, batch, read)
+  return {**scalars, "inner_nll": inner}, logits
 
 
 def make_edit(
@@ -224,13 +233,47 @@ def make_edit(
   batch: Batch,
 ) -> LowRankEdit:
   """The edit of a trained editor, its statistics unchanged."""
-  factors, _, _ = edit_factors(decoder, shapes, batch)
+  read = read_prompt(decoder, batch)
+  factors, _, _ = edit_factors(decoder, shapes, batch, read)
   seen = hypernetwork.by_matrix(statistics, shapes, config.hypernetwork)
   return propose(params, seen, shapes, config, factors)[1]
 
 
+def outcome(
+  decoder: Decoder,
+  edit: LowRankEdit,
+  config: ReferenceConfig,
+  batch: Batch,
+  read: Read,
+) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
+  """The total loss of an edit; scalars and logits by name.
+
+  Args:
+    decoder: the frozen model.
+    edit: of the batch's prompt.
+    config: gives the weights.
+    batch: what to ask of it.
+    read: the batch's prompt.
+  """
+  others = _read(decoder, batch.loc_tokens, batch.loc_mask, batch.loc_fill)
+  base_loc, tap = _finish(decoder, others, None), edit.tap()
+  # The edit is scored on the strings that made it: nothing rewards an edit
+  # for reaching other wordings.
+  post_edit = _finish(decoder, read, tap)
+  post_loc = _finish(decoder, others, tap)
+  l_edit, scores = edit_loss(post_edit, batch)
+  l_loc, loc_acc = locality_loss(base_loc, post_loc, batch.answer_mask)
+  value = config.cedit * l_edit + config.cloc * l_loc
+  scalars = {**scores, "l_edit": l_edit, "l_loc": l_loc, "loc_acc": loc_acc}
+  return (
+    value,
+    {**scalars, "l_total": value},
+    {"base_loc": base_loc, "post_edit": post_edit, "post_loc": post_loc},
+  )
+
+
 def edit_factors(
-  decoder: Decoder, shapes: Shapes, batch: Batch
+  decoder: Decoder, shapes: Shapes, batch: Batch, read: Read
 ) -> tuple[Factors, jax.Array, jax.Array]:
   """Factors of the edit loss, the loss, and logits [B, T, V].
 
@@ -239,7 +282,7 @@ def edit_factors(
   """
 
   def loss(tap: Tap) -> tuple[jax.Array, jax.Array]:
-    logits = forward(decoder, batch.tokens, batch.mask, tap)
+    logits = _finish(decoder, read, tap)
     return edit_loss(logits, batch)[0], logits
 
   inputs, deltas, value, logits = probe(loss)
@@ -275,15 +318,32 @@ def propose(
 def forward(
   decoder: Decoder, tokens: jax.Array, mask: jax.Array, tap: Tap | None = None
 ) -> jax.Array:
-  """Logits [B, T, V]; positions are counted from the start of the padding.
+  """Logits [B, T, V] of strings padded on the left."""
+  return _finish(decoder, _read(decoder, tokens, mask, None), tap)
+
+
+def read_prompt(decoder: Decoder, batch: Batch) -> Read:
+  """The batch's edit prompt up to the first editable matrix."""
+  return _read(decoder, batch.tokens, batch.mask, batch.fill)
+
+
+def _read(
+  decoder: Decoder, tokens: jax.Array, mask: jax.Array, fill: jax.Array | None
+) -> Read:
+  """The frozen blocks; positions are counted from the start of the padding.
 
   The released code passes no position ids, so a GPT-2 string gets other
   learned positions in a batch with a longer one than alone.
   """
-  places = jnp.broadcast_to(
-    jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :], tokens.shape
-  )
-  return decoder(tokens, Sequence(places, mask), tap)
+  places = jnp.arange(tokens.shape[1], dtype=jnp.int32)
+  if fill is not None:
+    places = jnp.maximum(places - fill, 0)
+  sequence = Sequence(jnp.broadcast_to(places[None, :], tokens.shape), mask)
+  return decoder.prefix(tokens, sequence), sequence
+
+
+def _finish(decoder: Decoder, read: Read, tap: Tap | None) -> jax.Array:
+  return decoder.logits(decoder.suffix(*read, tap))
 
 
 def edit_loss(
@@ -344,9 +404,8 @@ def _masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
 
 def optimise(state: State, config: ReferenceConfig, gradients: Any) -> State:
   """Accumulates, and at every `accumulate`-th micro-step clips and updates."""
-  leaves = jax.tree.leaves(gradients)
-  finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
   # One bad entry drops the whole micro-step.
+  finite = is_finite(gradients)
   summed = jax.tree.map(
     lambda old, new: jnp.where(finite, old + new / config.accumulate, old),
     state.gradients,
@@ -358,7 +417,9 @@ def optimise(state: State, config: ReferenceConfig, gradients: Any) -> State:
     # torch's clip: a constant in the denominator, never enlarges.
     factor = jnp.minimum(config.grad_clip / (norm + 1e-6), 1)
     clipped = jax.tree.map(lambda leaf: leaf * factor, summed)
-    params, adam = _adam(state.params, state.adam, clipped, config.lr)
+    params, adam = torch_adam.update(
+      state.params, state.adam, clipped, config.lr
+    )
     # The edit learning rates belong to two optimizers. The first clears their
     # gradient after its step, so the second, the one with lr_lr, never moves
     # them: they crawl at `lr` like everything else.
@@ -373,27 +434,7 @@ def optimise(state: State, config: ReferenceConfig, gradients: Any) -> State:
   return State(params, state.statistics, held, adam, step, norm)
 
 
-def _adam(
-  params: Any, adam: Adam, gradients: Any, lr: float
-) -> tuple[Any, Adam]:
-  """torch's Adam with its default decays.
-
-  Not optax's: in float32 it rounds 1 - 0.999^t to 4 digits at first, where
-  torch has it in double precision.
-  """
-  count = adam.updates + 1
-
-  def mean(decay: float, old: Any, new: Any) -> Any:
-    return jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, old, new)
-
-  def correction(decay: float, like: jax.Array) -> jax.Array:
-    return -jnp.expm1(count.astype(like.dtype) * math.log(decay))
-
-  def change(value: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
-    size = jnp.sqrt(v) / jnp.sqrt(correction(0.999, v)) + 1e-8
-    return value - lr / correction(0.9, m) * (m / size)
-
-  first = mean(0.9, adam.mean, gradients)
-  second = mean(0.999, adam.square, jax.tree.map(jnp.square, gradients))
-  new = jax.tree.map(change, params, first, second)
-  return new, Adam(first, second, count)
+def is_finite(gradients: Any) -> jax.Array:
+  """Whether no entry at all is infinite or not a number."""
+  leaves = jax.tree.leaves(gradients)
+  return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()

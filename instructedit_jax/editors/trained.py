@@ -27,7 +27,6 @@ from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.metalearned import EditorConfig
 from instructedit_jax.editors.requests import RequestLike, as_requests
 from instructedit_jax.errors import UserError
-from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.models.language_model import LanguageModel
 from instructedit_jax.tasks.instructions import Instruction
 
@@ -86,7 +85,6 @@ class TrainedEditor:
     rows, pooled, given = self._inputs(model, requests, cache)
     edit = _propose(
       self.config,
-      model.config,
       model.graph,
       model.params,
       self.params,
@@ -227,10 +225,9 @@ def _moments(nested: Mapping[str, Any]) -> hypernetwork.Statistics:
   }
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _propose(
   config: EditorConfig,
-  shape: DecoderConfig,
   graph: nnx.GraphDef,
   weights: nnx.State,
   params: metalearned.Params,
@@ -241,6 +238,7 @@ def _propose(
 ) -> LowRankEdit:
   model = nnx.merge(graph, weights)
   factors, _ = metalearned.edit_factors(model, rows, config.rows)
+  condition = metalearned.Condition(instruction, given)
   return metalearned.propose(
-    params, statistics, config, shape, factors, instruction, given
+    params, statistics, config, model, rows, factors, condition
   )

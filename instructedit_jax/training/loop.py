@@ -222,8 +222,8 @@ def _compile(config: TrainConfig, model: LanguageModel) -> Programs:
     key = jax.random.key(config.seed)
     return step_lib.init_state(key, config.editor, model.config, rule)
 
-  common = (model.graph, config.editor, config.loss, model.config)
-  step = step_lib.make_train_step(*common, rule)
+  common = (model.graph, config.editor, config.loss)
+  step = step_lib.make_train_step(*common, model.config, rule)
   validate = step_lib.make_validation_step(*common)
   return Programs(
     train=jax.jit(

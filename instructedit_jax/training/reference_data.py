@@ -133,24 +133,26 @@ def make_batch(text: Tokenizer, example: Example, max_tokens: int) -> Batch:
 
   edit, fill = _left([ids(s) for s in example.edit], text.pad_id)
   kept, loc_fill = _left([ids(s) for s, _ in example.kept], text.pad_id)
+  same: np.ndarray | None = None
   if example.same:
     labels = np.where(edit[1] != 0, edit[0], -100)
     # Without further padding nothing would predict the first column.
     labels[:, fill] = -100
-    answers, same = kept[1], np.zeros(len(labels), bool)
+    answer_mask, same = kept[1], np.zeros(len(labels), bool)
     same[: len(example.same)] = example.same
   else:
     labels = np.full((1, edit[0].shape[1] - 1), -100, np.int32)
     target = ids(f" {example.target}")[: labels.shape[1]]
     labels[0, -len(target) :] = target
-    answers, same = _answers(kept[1], [ids(f" {a}") for _, a in example.kept])
+    answers = [ids(f" {answer}") for _, answer in example.kept]
+    answer_mask = _ends(kept[1], answers)
   return Batch(
     tokens=edit[0],
     mask=edit[1],
     labels=labels,
     loc_tokens=kept[0],
     loc_mask=kept[1],
-    answer_mask=answers,
+    answer_mask=answer_mask,
     same=same,
     fill=np.int32(fill),
     loc_fill=np.int32(loc_fill),
@@ -172,16 +174,14 @@ def _left(
   return (tokens, mask), width - longest
 
 
-def _answers(
-  kept: np.ndarray, answers: Sequence[Sequence[int]]
-) -> tuple[np.ndarray, None]:
-  """The answers' mask [C, A]."""
+def _ends(kept: np.ndarray, answers: Sequence[Sequence[int]]) -> np.ndarray:
+  """The answers' mask [C, A], padded like `kept`, that of their strings."""
   longest = max(len(answer) for answer in answers)
   width = min(bucket(longest, _ANSWERS), kept.shape[1])
   mask = np.zeros((len(kept), width), np.int32)
   for row, answer in enumerate(answers):
     mask[row, max(width - len(answer), 0) :] = 1
-  return mask, None
+  return mask
 
 
 def _example(

@@ -10,6 +10,7 @@ statistics included.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -110,9 +111,9 @@ def from_config(config: ml_collections.ConfigDict) -> ReferenceRun:
   raw = config.to_dict()
   raw.pop("trainer", None)
   try:
-    recipe = dict(raw.pop("recipe", {}))
-    network = HypernetworkConfig(**recipe.pop("hypernetwork", {}))
-    recipe = ReferenceConfig(hypernetwork=network, **recipe)
+    values = dict(raw.pop("recipe", {}))
+    network = HypernetworkConfig(**values.pop("hypernetwork", {}))
+    recipe = ReferenceConfig(hypernetwork=network, **values)
     return ReferenceRun(**raw, recipe=recipe)
   except TypeError as error:
     raise UserError(f"config: not a reference run ({error})") from error
@@ -158,7 +159,7 @@ def train(
     config,
     model,
     shapes,
-    [lambda e=e: make_batch(text, e, most) for e in examples],
+    [functools.partial(make_batch, text, e, most) for e in examples],
   )
   state = reference.init(jax.random.key(config.seed), shapes, config.recipe)
   with CheckpointStore(folder / "checkpoints") as store:
@@ -209,8 +210,8 @@ def exported(
   The two count alike except that this recipe adds rate * x~ delta~^T, may list
   matrices in another order, and takes every row: so rates change sign, rates
   and modes are reordered, and the editor's `rows` is "all". Targets are
-  tokenised with their prompts, as the editor does it; the same tokens, unless
-  the tokenizer adds a BOS or blanks of its own.
+  tokenised with their prompts, as the editor does it: the same labels, unless
+  the tokenizer has a BOS or makes the blank before a word its own token.
   """
   form, ours = config.recipe.hypernetwork, metalearned.shapes(model.config)
   theirs = listed_shapes(model.config, config.order)
@@ -227,6 +228,8 @@ def exported(
       rate=1.0,
       answer_tokens=config.max_tokens,
       rows="all",
+      rounds=1,
+      ridge=0.0,
     ),
     params,
     state.statistics,

@@ -127,20 +127,15 @@ def make_train_step(
     state: TrainState, weights: Any, batch: Batch
   ) -> tuple[TrainState, Metrics]:
     decode = nnx.merge(graph, weights)
-    factors, nll_B = metalearned.edit_factors(decode, batch.edit)
+    factors, nll_B = metalearned.edit_factors(decode, batch.edit, editor.rows)
+    condition = metalearned.Condition(batch.instruction, batch.instructed)
     statistics = hypernetwork.fold_factors(
       state.statistics, matrices, editor.network, factors
     )
 
     def objective(params: metalearned.Params) -> tuple[jax.Array, Metrics]:
       edit = metalearned.propose(
-        params,
-        statistics,
-        editor,
-        model,
-        factors,
-        batch.instruction,
-        batch.instructed,
+        params, statistics, editor, decode, batch.edit, factors, condition
       )
       return outer_loss(decode, edit, batch, loss)
 
@@ -166,21 +161,20 @@ def make_validation_step(
   graph: nnx.GraphDef,
   editor: EditorConfig,
   loss: LossConfig,
-  model: DecoderConfig,
 ) -> Callable[[TrainState, Any, Batch], Metrics]:
   """Builds step(state, base weights, batch) -> metrics, statistics frozen."""
 
   def step(state: TrainState, weights: Any, batch: Batch) -> Metrics:
     decode = nnx.merge(graph, weights)
-    factors, _ = metalearned.edit_factors(decode, batch.edit)
+    factors, _ = metalearned.edit_factors(decode, batch.edit, editor.rows)
     edit = metalearned.propose(
       state.params,
       state.statistics,
       editor,
-      model,
+      decode,
+      batch.edit,
       factors,
-      batch.instruction,
-      batch.instructed,
+      metalearned.Condition(batch.instruction, batch.instructed),
     )
     return outer_loss(decode, edit, batch, loss)[1]
 

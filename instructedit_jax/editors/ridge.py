@@ -1,0 +1,80 @@
+"""Rows that no longer answer for each other.
+
+The rows of one answer resemble one another, so in a plain sum of outer products
+each token's key also fires for its neighbours, and a long answer drowns in
+itself. Ridge least squares over the rows (as in MALMEN, arXiv 2311.04661) pulls
+them apart.
+
+Axes: R rows, n inputs of a matrix.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+
+def decorrelate(
+  keys: Mapping[str, jax.Array], log_strength: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+  """(I + s / n * X X^T)^-1 X for every matrix's rows X.
+
+  Args:
+    keys: name -> X, [..., R, n] pseudo-activations, of one shape [..., R];
+      masked rows are zero and stay so.
+    log_strength: name -> log s; towards minus infinity nothing changes.
+  """
+  names = list(keys)
+  grams = [
+    jnp.einsum("...rn,...sn->...rs", keys[name], keys[name])
+    * (jnp.exp(log_strength[name]) / keys[name].shape[-1])
+    for name in names
+  ]
+  gram = jnp.stack(grams)
+  eye = jnp.eye(gram.shape[-1], dtype=gram.dtype)
+  inverse = spd_inverse(gram + eye.reshape((1,) * (gram.ndim - 2) + eye.shape))
+  return {
+    name: jnp.einsum("...rs,...sn->...rn", inverse[i], keys[name])
+    for i, name in enumerate(names)
+  }
+
+
+@jax.custom_vjp
+def spd_inverse(matrix: jax.Array) -> jax.Array:
+  """Inverse of symmetric positive definite matrices [..., R, R].
+
+  Gauss-Jordan without pivoting, all matrices at once. LAPACK inside a jitted
+  CPU program can wait for its own thread pool for ever (seen with jaxlib
+  0.10.2 on two cores), and for a few rows it is no faster.
+  """
+
+  def eliminate(k: jax.Array, a: jax.Array) -> jax.Array:
+    chosen = jax.nn.one_hot(k, a.shape[-1], dtype=a.dtype)
+    leading = (1,) * (a.ndim - 2)
+    row_k = chosen.reshape((*leading, -1, 1))
+    column_k = chosen.reshape((*leading, 1, -1))
+    row = (a * row_k).sum(-2, keepdims=True)
+    column = (a * column_k).sum(-1, keepdims=True)
+    pivot = (row * column_k).sum(-1, keepdims=True)
+    rest = (1 - row_k) * (1 - column_k)
+    return (
+      (a - column * row / pivot) * rest
+      + row_k * (1 - column_k) * (row / pivot)
+      - column_k * (1 - row_k) * (column / pivot)
+      + row_k * column_k / pivot
+    )
+
+  return jax.lax.fori_loop(0, matrix.shape[-1], eliminate, matrix)
+
+
+def _forward(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+  inverse = spd_inverse(matrix)
+  return inverse, inverse
+
+
+def _backward(inverse: jax.Array, change: jax.Array) -> tuple[jax.Array]:
+  # d(A^-1) = -A^-1 dA A^-1, and the inverse is symmetric.
+  return (-inverse @ change @ inverse,)
+
+
+spd_inverse.defvjp(_forward, _backward)

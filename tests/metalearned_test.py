@@ -1,0 +1,79 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from instructedit_jax.editors.metalearned import METHODS, EditorConfig
+from instructedit_jax.editors.ridge import decorrelate, spd_inverse
+from instructedit_jax.errors import UserError
+from instructedit_jax.tasks.instructions import Instruction
+
+_ROWS = jax.random.normal(jax.random.key(0), (2, 5, 8))
+
+
+def apart(rows, strength):
+  return decorrelate({"a": rows}, {"a": jnp.log(strength)})["a"]
+
+
+def test_inverse_and_its_gradient():
+  a = jnp.einsum("brn,bsn->brs", _ROWS, _ROWS) + jnp.eye(5)[None]
+  # float32 on matrices of condition about 30.
+  np.testing.assert_allclose(
+    spd_inverse(a), np.linalg.inv(np.asarray(a)), rtol=1e-3, atol=1e-5
+  )
+  weight = jax.random.normal(jax.random.key(1), a.shape)
+  ours = jax.grad(lambda a: (spd_inverse(a) * weight).sum())(a)
+  inverse = np.linalg.inv(np.asarray(a))
+  expected = -inverse @ np.asarray(weight) @ inverse
+  np.testing.assert_allclose(ours, expected, rtol=1e-2, atol=1e-3)
+
+
+def test_no_ridge_changes_nothing():
+  np.testing.assert_allclose(apart(_ROWS, jnp.zeros(())), _ROWS, rtol=1e-6)
+
+
+def test_ridge_equals_its_closed_form():
+  strength = 3.0
+  x = np.asarray(_ROWS, np.float64)
+  gram = np.einsum("brn,bsn->brs", x, x) * strength / x.shape[-1]
+  expected = np.linalg.inv(np.eye(5) + gram) @ x
+  np.testing.assert_allclose(
+    apart(_ROWS, jnp.asarray(strength)), expected, rtol=1e-4, atol=1e-5
+  )
+
+
+def test_strong_ridge_makes_each_row_answer_for_itself_alone():
+  strength = 1e4
+  keys = apart(_ROWS, jnp.asarray(strength)) * strength / _ROWS.shape[-1]
+  answers = jnp.einsum("brn,bsn->brs", _ROWS, keys)
+  eye = jnp.broadcast_to(jnp.eye(5), answers.shape)
+  np.testing.assert_allclose(answers, eye, atol=0.02)
+
+
+def test_masked_rows_stay_zero_and_do_not_matter():
+  masked = _ROWS.at[:, 3:].set(0)
+  keys = apart(masked, jnp.ones(()))
+  np.testing.assert_array_equal(keys[:, 3:], 0)
+  np.testing.assert_allclose(
+    keys[:, :3], apart(_ROWS[:, :3], jnp.ones(())), rtol=1e-4, atol=1e-6
+  )
+
+
+def test_views_of_a_request():
+  told = Instruction("zsre", "Answer it.")
+  seen = {
+    method: EditorConfig(method).views(told, "Who?") for method in METHODS
+  }
+  assert seen["mend"] == seen["instructedit"] == ["Who?"]
+  assert seen["instructedit_text"] == [told.apply("Who?")]
+  assert seen["instructedit_views"] == ["Who?", told.apply("Who?")]
+  for method in METHODS:
+    assert EditorConfig(method).views(None, "Who?") == ["Who?"]
+
+
+@pytest.mark.parametrize(
+  ("field", "value"), [("method", "magic"), ("rows", "some"), ("rounds", 0)]
+)
+def test_a_wrong_value_is_named(field, value):
+  with pytest.raises(UserError, match=rf"editor\.{field}"):
+    EditorConfig(**{field: value})
