@@ -53,11 +53,11 @@ class TrainConfig:
     ("convsent", 1.0),
   )
   instructions: str = ""
-  steps: int = 1000
-  batch_size: int = 16
+  steps: int = 900
+  batch_size: int = 8
   validation_records: int = 24
-  validate_every: int = 100
-  checkpoint_every: int = 200
+  validate_every: int = 150
+  checkpoint_every: int = 150
   log_every: int = 10
   patience: int = 0
   seed: int = 0
