@@ -9,6 +9,9 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from instructedit_jax import parallel
+from instructedit_jax.editing.prefix import PrefixCache
+from instructedit_jax.editing.rows import rows_of
+from instructedit_jax.editing.sequences import pack, score
 from instructedit_jax.editors import metalearned
 from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.trained import TrainedEditor, load_editor
@@ -284,6 +287,34 @@ def test_requests_batched_equal_one_by_one(model):
     alone = editor.propose(model, [request]).dense()
     for name, update in together[i].dense().items():
       np.testing.assert_allclose(update, alone[name], rtol=1e-3, atol=1e-7)
+
+
+def test_edits_do_not_depend_on_padding(model):
+  """Also where a row has as many tokens as it may have answer rows."""
+  config = tiny.config().editor
+  request = Request("x", "abcdefghijklmnopqrst")
+  ids, start = model.text.encode_pair(request.prompt, request.target)
+  assert 16 < len(ids) - start < len(ids) <= 32
+  decode, cache = model.decoder(), PrefixCache(model)
+  sequence = score(model.text, request.prompt, request.target, context=512)
+  found = []
+  for tokens, answers in ((32, 32), (64, 32), (48, 24)):
+    packed = pack([[sequence]], tokens, answers)
+    rows = rows_of(packed, [cache([sequence])], model.config.width)
+    factors, _ = metalearned.edit_factors(decode, rows, config.rows)
+    count = len(sequence.labels)
+    found.append(
+      {
+        n: (factors.x[n][:, :count], factors.delta[n][:, :count])
+        for n in factors.x
+      }
+    )
+  for other in found[1:]:
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7),
+      found[0],
+      other,
+    )
 
 
 def test_hold_out_shares_no_subject():

@@ -8,7 +8,7 @@ added to y gives delta without ever building the weight gradient.
 Axes: B rows, T tokens, R gathered rows, n inputs, m outputs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -76,23 +76,25 @@ def answer_rows(
   deltas: dict[str, jax.Array],
   at: jax.Array,
   mask: jax.Array,
+  gathered: Collection[str] = (),
 ) -> Factors:
   """Keeps only the rows that predict the answer's tokens.
 
   Args:
-    inputs, deltas: from `probe`, [B, T, ...]; matrices of the last block may
-      already hold only the rows `at`.
+    inputs, deltas: from `probe`, [B, T, ...].
     at: int32 [B, R], token indices that predict an answer token.
     mask: bool [B, R], False where `at` is padding.
+    gathered: names whose arrays hold the rows `at` alone already, [B, R, ...].
   """
 
-  def gather(value: jax.Array) -> jax.Array:
-    kept = value if value.shape[1] == at.shape[1] else take_tokens(value, at)
+  def gather(name: str, value: jax.Array) -> jax.Array:
+    # Not told by shape: a row may have as many tokens as answer rows.
+    kept = value if name in gathered else take_tokens(value, at)
     return jnp.where(mask[:, :, None], kept, 0)
 
   return Factors(
-    x={name: gather(value) for name, value in inputs.items()},
-    delta={name: gather(value) for name, value in deltas.items()},
+    x={name: gather(name, value) for name, value in inputs.items()},
+    delta={name: gather(name, value) for name, value in deltas.items()},
     mask=dict.fromkeys(inputs, mask),
   )
 

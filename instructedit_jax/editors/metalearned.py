@@ -182,7 +182,13 @@ def edit_factors(
   inputs, deltas, _, each = factors_lib.probe(loss)
   if kept == "all":
     return factors_lib.all_rows(inputs, deltas), each
-  return factors_lib.answer_rows(inputs, deltas, rows.at, rows.mask), each
+  # The suffix runs its last block at the scored tokens only.
+  last = f"{model.config.blocks - 1}."
+  gathered = [name for name in inputs if name.startswith(last)]
+  factors = factors_lib.answer_rows(
+    inputs, deltas, rows.at, rows.mask, gathered
+  )
+  return factors, each
 
 
 def propose(
