@@ -96,7 +96,7 @@ def test_answer_rows_are_gathered_and_padding_is_zeroed():
   }
   at = jnp.array([[1, 3], [2, 0]])
   mask = jnp.array([[True, True], [True, False]])
-  found = factors_lib.answer_rows(inputs, inputs, at, mask)
+  found = factors_lib.answer_rows(inputs, inputs, at, mask, ["1.up"])
   np.testing.assert_array_equal(found.x["0.up"][0], inputs["0.up"][0, [1, 3]])
   np.testing.assert_array_equal(found.x["0.up"][1, 0], inputs["0.up"][1, 2])
   assert not found.x["0.up"][1, 1].any()
