@@ -49,7 +49,7 @@ def editor(
   base: LanguageModel, method: str = "mend", rate: float = STRONG
 ) -> TrainedEditor:
   """Fresh statistics, identity network: plain gradient descent."""
-  config = EditorConfig(method=method, rate=rate)
+  config = EditorConfig(method=method, rate=rate, rounds=1, ridge=0.0)
   params, statistics = metalearned.init(jax.random.key(0), config, base.config)
   return TrainedEditor(
     config,
