@@ -18,6 +18,7 @@ from instructedit_jax.editors.hypernetwork import HypernetworkConfig
 from instructedit_jax.editors.reference import ReferenceConfig
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.presets import preset
+from instructedit_jax.training.reference_loop import listed_shapes
 
 # Not in alphabetical order: a sorted dict must not renumber the modes.
 SHAPES = {
@@ -139,7 +140,7 @@ def test_published_parameter_counts(model, millions):
   config = ReferenceConfig(hypernetwork=form, **recipe)
   assert config == ReferenceConfig()
   base = preset(model)
-  shapes = {name: base.matrix_shape(name) for name in released.matrices}
+  shapes = listed_shapes(base, released.order)
   assert set(shapes) == set(base.editable)
   params, _ = jax.eval_shape(
     lambda key: hn.init(key, shapes, form), jax.random.key(0)
