@@ -62,7 +62,7 @@ def init(
     "rates": zeros(matrices),
     "layers": {
       network: {
-        side: [(zeros(size), zeros(size)) for _ in range(depth)]
+        side: [[zeros(size), zeros(size)] for _ in range(depth)]
         for side, size in parts.items()
       }
       for network, parts in sides.items()
