@@ -215,13 +215,19 @@ def test_a_run_killed_and_resumed_equals_one_that_was_not(model, tmp_path):
   rows = [row["step"] for row in read_metrics(part / "metrics.jsonl")]
   assert sorted(set(rows)) == [1, 2, 3, 4, 5, 6]
   loaded = load_editor(part)
-  jax.tree.map(np.testing.assert_array_equal, whole.params, loaded.params)
+  jax.tree.map(np.testing.assert_array_equal, again.params, loaded.params)
   assert loaded.config == config.editor
   edit, edit_again = (
     editor.propose(model, [Request("The sky is", "green")])
-    for editor in (whole, loaded)
+    for editor in (again, loaded)
   )
-  jax.tree.map(np.testing.assert_array_equal, edit, edit_again)
+  # The one is replicated over four devices, the other on one: two programs,
+  # whose float32 sums round differently.
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+    edit,
+    edit_again,
+  )
   with pytest.raises(UserError, match="different: seed"):
     train(dataclasses.replace(config, seed=1), part, model)
 
