@@ -1,7 +1,6 @@
 """The training run: steps, validation, checkpoints, and what they leave."""
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -15,7 +14,7 @@ import numpy as np
 from absl import logging
 from jax.sharding import NamedSharding, PartitionSpec
 
-from instructedit_jax import figures, files, parallel
+from instructedit_jax import figures, parallel
 from instructedit_jax.checkpoints import CheckpointStore
 from instructedit_jax.editors.trained import TrainedEditor
 from instructedit_jax.errors import UserError
@@ -24,6 +23,7 @@ from instructedit_jax.models.language_model import LanguageModel, load_model
 from instructedit_jax.progress import Progress
 from instructedit_jax.training import config as config_lib
 from instructedit_jax.training import step as step_lib
+from instructedit_jax.training import workdir as workdir_lib
 from instructedit_jax.training.batches import Batch
 from instructedit_jax.training.config import TrainConfig
 from instructedit_jax.training.data import Episodes, load_records
@@ -86,7 +86,7 @@ def train(
     UserError: bad input, another run's folder, or a loss that is not finite.
   """
   folder = pathlib.Path(workdir)
-  _same_run(folder, config)
+  workdir_lib.claim(folder, config_lib.to_dict(config), _FREE)
   if model is None:
     logging.info("loading %s", config.model)
     model = load_model(config.model, suffix=config.suffix, dtype=config.dtype)
@@ -269,26 +269,3 @@ def _best_editor(
       "config": config_lib.to_dict(config),
     },
   )
-
-
-def _same_run(folder: pathlib.Path, config: TrainConfig) -> None:
-  """Writes the configuration, or checks that it is the one already there."""
-  path = folder / "config.json"
-  now = json.loads(json.dumps(config_lib.to_dict(config)))
-  if path.exists():
-    try:
-      then = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-      raise UserError(f"{path}: not readable ({error}); delete it") from error
-    changed = sorted(
-      key
-      for key in now.keys() | then.keys()
-      if key not in _FREE and now.get(key) != then.get(key)
-    )
-    if changed:
-      raise UserError(
-        f"{folder}: holds a run with another configuration (different:"
-        f" {', '.join(changed)}). Give another --workdir, or delete it."
-      )
-  with files.atomic_write(path) as temporary:
-    temporary.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")

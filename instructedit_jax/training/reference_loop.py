@@ -11,7 +11,6 @@ statistics included.
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ import numpy as np
 from absl import logging
 from flax import nnx
 
-from instructedit_jax import figures, files
+from instructedit_jax import figures
 from instructedit_jax.checkpoints import CheckpointStore
 from instructedit_jax.editors import hypernetwork, metalearned, reference
 from instructedit_jax.editors.hypernetwork import HypernetworkConfig, Shapes
@@ -37,6 +36,7 @@ from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.models.language_model import LanguageModel, load_model
 from instructedit_jax.progress import Progress
 from instructedit_jax.tasks import instructions
+from instructedit_jax.training import workdir as workdir_lib
 from instructedit_jax.training.reference_data import (
   Order,
   load_examples,
@@ -138,7 +138,7 @@ def train(
     UserError: bad input, or another run's folder.
   """
   folder = pathlib.Path(workdir)
-  _claim(folder, config)
+  workdir_lib.claim(folder, dataclasses.asdict(config), _FREE)
   pools = instructions.POOLS
   if config.instructions:
     pools = instructions.load_pools(config.instructions)
@@ -392,26 +392,3 @@ def _metrics(
     "locality_agreement": ((first == second) & kept).sum() / kept.sum(),
     "inner_loss": scalars["inner_nll"],
   }
-
-
-def _claim(folder: pathlib.Path, config: ReferenceRun) -> None:
-  """Writes the configuration, or checks that it is the one already there."""
-  path = folder / "config.json"
-  now = json.loads(json.dumps(dataclasses.asdict(config)))
-  if path.exists():
-    try:
-      then = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-      raise UserError(f"{path}: not readable ({error}); delete it") from error
-    changed = sorted(
-      key
-      for key in now.keys() | then.keys()
-      if key not in _FREE and now.get(key) != then.get(key)
-    )
-    if changed:
-      raise UserError(
-        f"{folder}: holds a run with another configuration (different:"
-        f" {', '.join(changed)}). Give another --workdir, or delete it."
-      )
-  with files.atomic_write(path) as temporary:
-    temporary.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,43 @@
+"""The folder of a run belongs to one configuration."""
+
+import json
+import pathlib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from instructedit_jax import files
+from instructedit_jax.errors import UserError
+
+
+def claim(
+  folder: pathlib.Path, config: Mapping[str, Any], free: Collection[str]
+) -> None:
+  """Writes config.json, or checks that it is the one already there.
+
+  Args:
+    folder: of the run.
+    config: what JSON can hold.
+    free: keys in which a continued run may differ.
+
+  Raises:
+    UserError: another run's folder, or a file that cannot be read.
+  """
+  path = folder / "config.json"
+  now = json.loads(json.dumps(config))
+  if path.exists():
+    try:
+      then = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+      raise UserError(f"{path}: not readable ({error}); delete it") from error
+    changed = sorted(
+      key
+      for key in now.keys() | then.keys()
+      if key not in free and now.get(key) != then.get(key)
+    )
+    if changed:
+      raise UserError(
+        f"{folder}: holds a run with another configuration (different:"
+        f" {', '.join(changed)}). Give another --workdir, or delete it."
+      )
+  with files.atomic_write(path) as temporary:
+    temporary.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
