@@ -1,7 +1,22 @@
-"""Tables of results, for people."""
+"""Tables of results, for people; and one report of many evaluations.
 
+python -m instructedit_jax.report results --out=report
+python -m instructedit_jax.report results/seed* --out=report \\
+  --rename='mend (*)=mend' --title="Three seeds"
+
+OUT gets report.html, a page that opens from disk, and the tables as report.md,
+report.tex and report.csv. Folders are those of `instructedit_jax.evaluate`;
+editors that appear in several of them under one protocol are runs of one.
+"""
+
+import shlex
+import sys
 from collections.abc import Sequence
 
+from absl import flags
+
+from instructedit_jax import app
+from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation.results import Results, Row
 
 # What a table opens with; the other metrics follow in a table of their own.
@@ -122,3 +137,71 @@ def _short(text: str, end: bool = False) -> str:
   if end:
     return "…" + text[1 - _SHOWN_CHARACTERS :]
   return text[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+def main(argv: Sequence[str]) -> None:
+  """Builds the report that the flags ask for."""
+  del argv
+  # Imported late: evaluations need the tables above, not the page.
+  from instructedit_jax.reports import Settings, build
+
+  values = flags.FLAGS
+  if not values.out:
+    raise UserError("--out=FOLDER is missing: where should the report go?")
+  built = build(
+    Settings(
+      folders=values.folder,
+      out=values.out,
+      title=values.title,
+      rename=dict(map(_renaming, values.rename)),
+      separate=values.separate,
+      pictures=values.pictures,
+      command=shlex.join(
+        ["python", "-m", "instructedit_jax.report", *sys.argv[1:]]
+      ),
+    )
+  )
+  for warning in built.warnings:
+    print(f"warning: {warning}", file=sys.stderr)
+  for note in built.notes:
+    print(note)
+  print(f"Open {built.files[0]} in a browser; tables are beside it.")
+
+
+def _renaming(text: str) -> tuple[str, str]:
+  old, equals, new = text.rpartition("=")
+  if not equals or not old or not new.strip():
+    raise UserError(f"--rename={text}: write it as OLD=NEW.")
+  return old, new.strip()
+
+
+def _define_flags() -> None:
+  """Only where this is the program: `evaluate` has an --out of its own."""
+  flags.DEFINE_multi_string("folder", [], "A folder with results.")
+  flags.DEFINE_string("out", "", "Folder of the report.")
+  flags.DEFINE_string("title", "Knowledge edits", "Title of the report.")
+  flags.DEFINE_multi_string(
+    "rename", [], "OLD=NEW for editors' names; * in OLD is any text."
+  )
+  flags.DEFINE_bool("separate", False, "Keep folders apart; join no runs.")
+  flags.DEFINE_list("pictures", [], "More PNG files to show.")
+
+
+def _with_folders(argv: Sequence[str]) -> list[str]:
+  """Turns each plain argument into a --folder."""
+  found, value_next = [argv[0]], False
+  for argument in argv[1:]:
+    if value_next or argument.startswith("-"):
+      name = argument.lstrip("-")
+      known = name in flags.FLAGS  # with "=" it is not, and has its value
+      takes_value = known and not flags.FLAGS[name].boolean
+      value_next = not value_next and takes_value
+      found.append(argument)
+    else:
+      found.append(f"--folder={argument}")
+  return found
+
+
+if __name__ == "__main__":
+  _define_flags()
+  app.run(main, _with_folders(sys.argv))
