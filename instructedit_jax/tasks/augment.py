@@ -23,6 +23,19 @@ CONTEXTS = (
   "One more thing before we go on.",
   "Some of this may be new to you.",
 )
+# What may stand after an answer: again no names, no facts.
+CONTINUATIONS = (
+  ". This is",
+  ". It is",
+  ", and",
+  ", which",
+  ". In",
+  ". The",
+  ". What",
+  "\n\nThe",
+  " (",
+  ". That is all",
+)
 _ASIDES = (
   "Please answer: {question}",
   "Here is a short question. {question}",
@@ -142,6 +155,11 @@ def rephrase(prompt: str, subject: str, rng: np.random.Generator) -> str:
   if asked and kind < 0.75:
     return _choice(rng, asked)
   return _choice(rng, list(_placed(_choice(rng, [prompt, *plain]))))
+
+
+def continuation(rng: np.random.Generator) -> str:
+  """The beginning of some text after an answer."""
+  return CONTINUATIONS[int(rng.integers(len(CONTINUATIONS)))]
 
 
 def _questions(

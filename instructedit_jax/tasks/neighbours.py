@@ -32,6 +32,7 @@ class Neighbours:
 
   def __init__(self, records: Iterable[Record]):
     answers: dict[str, list[str]] = {}
+    subjects: dict[str, list[tuple[str, str]]] = {}
     for record in records:
       if record.conversation is not None:
         continue
@@ -43,12 +44,16 @@ class Neighbours:
           template = prompt.replace(record.subject, _PLACE)
           if record.target not in template:
             answers.setdefault(template, []).append(answer)
+            pair = (record.subject, answer)
+            subjects.setdefault(template, []).append(pair)
     # Seen once, a template is as likely a whole sentence as a relation.
     self.relations: Sequence[Relation] = [
       Relation(template, tuple(found))
       for template, found in answers.items()
       if len(found) > 1
     ]
+    self._subjects = subjects
+    self._everyone = [pair for pairs in subjects.values() for pair in pairs]
     counts = np.asarray([len(r.answers) for r in self.relations], np.float64)
     # As often as in the data: most subjects are people, and so are most facts.
     self._chances = counts / counts.sum() if len(counts) else counts
@@ -67,10 +72,34 @@ class Neighbours:
     answer = relation.answers[int(rng.integers(len(relation.answers)))]
     return relation.template.replace(_PLACE, record.subject), answer
 
-  def excepted(self, record: Record) -> tuple[str, str] | None:
+  def same_relation(
+    self, record: Record, rng: np.random.Generator
+  ) -> tuple[str, str] | None:
+    """The record's question about another subject, and a possible answer."""
+    if record.conversation is not None or record.subject not in record.prompt:
+      return None
+    template = record.prompt.replace(record.subject, _PLACE)
+    pairs = self._subjects.get(template, ())
+    pairs = [pair for pair in pairs if pair[0] != record.subject]
+    # A relation seen once is asked about anyone: an edit must not answer.
+    pairs = pairs or self._everyone
+    if not pairs:
+      return None
+    subject, answer = pairs[int(rng.integers(len(pairs)))]
+    if subject == record.subject:
+      return None
+    return template.replace(_PLACE, subject), answer
+
+  def excepted(
+    self, record: Record, rng: np.random.Generator
+  ) -> tuple[str, str] | None:
     """The record's own question with the new answer ruled out."""
     before, blank, verb = record.prompt.rpartition(" ")
-    if not record.ground_truth or verb not in ("is", "are", "was", "were"):
+    if record.conversation or verb not in ("is", "are", "was", "were"):
       return None
     asked = f"{before}, which is not {record.target},{blank}{verb}"
-    return asked, record.ground_truth[0]
+    if record.ground_truth:
+      return asked, record.ground_truth[0]
+    if not self._everyone:
+      return None
+    return asked, self._everyone[int(rng.integers(len(self._everyone)))][1]

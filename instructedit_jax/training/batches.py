@@ -30,9 +30,9 @@ class BatchShape:
 
   edit_tokens: int = 40
   edit_rows: int = 10
-  query_tokens: int = 144
-  keep_positions: int = 14
-  edit_positions: int = 20
+  query_tokens: int = 176
+  keep_positions: int = 22
+  edit_positions: int = 18
 
 
 class Batch(NamedTuple):

@@ -6,6 +6,7 @@ out-of-scope prompts. A pure function of (record, random state).
 
 import dataclasses
 import enum
+import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -37,18 +38,26 @@ class EpisodeConfig:
     paraphrases: in-scope prompts in other words, besides the bare prompt.
     own_locality: out-of-scope prompts of the record itself.
     near_locality: made-up prompts about other facts of the same subject.
+    same_relation: the edited prompt with another subject in it.
     other_locality: prompts of other records, which an edit must not touch.
+    continuations: texts that go on after the new answer, as the unedited model
+      would: an answer is given once.
     instructed: probability that one in-scope (and one out-of-scope) query
       carries an instruction, the edit's own or another description.
+    variants: different sets of queries a record has; a later visit repeats
+      one, whose prefix states are known. 0: every visit draws afresh.
     target_tokens: answer tokens an edit may have; longer answers are cut.
     locality_tokens: answer tokens scored of an out-of-scope prompt.
   """
 
   paraphrases: int = 1
   own_locality: int = 2
-  near_locality: int = 1
+  near_locality: int = 2
+  same_relation: int = 1
   other_locality: int = 1
+  continuations: int = 1
   instructed: float = 0.1
+  variants: int = 3
   target_tokens: int = 10
   locality_tokens: int = 4
 
@@ -106,13 +115,36 @@ class EpisodeMaker:
     told = rng.random() >= self._editor.conditioner.dropout
     views = self._editor.views(own if told else None, record.prompt)
     edit = tuple(self._scored(prompt, record.target) for prompt in views)
-    queries = [*self._in_scope(record, rng), *self._out_of_scope(record, rng)]
+    chance = rng
+    if self.config.variants:
+      variant = int(rng.integers(self.config.variants))
+      chance = np.random.default_rng([zlib.crc32(record.id.encode()), variant])
+    queries = (
+      *self._in_scope(record, chance),
+      *self._instructed(record, rng),
+      *self._out_of_scope(record, chance),
+    )
+    return Episode(edit, own, told, queries)
+
+  def _instructed(
+    self, record: Record, rng: np.random.Generator
+  ) -> list[tuple[Kind, Scored]]:
+    """Sometimes questions that carry another description of the same task."""
+    queries = []
     if rng.random() < self.config.instructed:
-      # Another description of the same task must not change the outcome.
       query = instructions.draw(rng, record, self._split, self._pools)
       asked = query.apply(record.prompt)
       queries.append((Kind.EDIT, self._scored(asked, record.target)))
-    return Episode(edit, own, told, tuple(queries))
+    if rng.random() < self.config.instructed:
+      query = instructions.draw(rng, record, self._split, self._pools)
+      prompt, answer = self._elsewhere(record, rng)
+      if record.locality:
+        probe = record.locality[int(rng.integers(len(record.locality)))]
+        prompt, answer = probe.prompt, probe.answers[0]
+      limit = self.config.locality_tokens
+      asked = query.apply(prompt)
+      queries.append((Kind.KEEP, self._score(asked, answer, limit)))
+    return queries
 
   def _scored(self, prompt: str, target: str) -> Scored:
     return self._score(prompt, target, self.config.target_tokens)
@@ -167,23 +199,44 @@ class EpisodeMaker:
         answer = probe.answers[int(rng.integers(len(probe.answers)))]
         chosen.append((probe.prompt, answer))
     near = self.config.own_locality - len(chosen) + self.config.near_locality
-    chosen += [self._near(record, rng) for _ in range(near)]
-    others = range(self.config.other_locality)
-    chosen += [self._elsewhere(record, rng) for _ in others]
-    if chosen and rng.random() < self.config.instructed:
-      query = instructions.draw(rng, record, self._split, self._pools)
-      prompt, answer = chosen[int(rng.integers(len(chosen)))]
-      chosen.append((query.apply(prompt), answer))
+    # The hardest come first: what does not fit a row is left out at its end.
+    for draw, count in (
+      (self._near, near),
+      (self._same_relation, self.config.same_relation),
+      (self._elsewhere, self.config.other_locality),
+    ):
+      chosen += [draw(record, rng) for _ in range(count)]
     limit = self.config.locality_tokens
-    return [(Kind.KEEP, self._score(*pair, limit)) for pair in chosen]
+    after = range(self.config.continuations)
+    scored = [self._after(record, rng) for _ in after]
+    scored += [self._score(*pair, limit) for pair in chosen]
+    return [(Kind.KEEP, sequence) for sequence in scored]
 
   def _near(self, record: Record, rng: np.random.Generator) -> tuple[str, str]:
     """Another fact of the same subject, or the own one with an exception."""
     pair = None
     if rng.random() < 0.25:
-      pair = self._neighbours.excepted(record)
+      pair = self._neighbours.excepted(record, rng)
     pair = pair or self._neighbours.same_subject(record, rng)
     return pair or self._elsewhere(record, rng)
+
+  def _same_relation(
+    self, record: Record, rng: np.random.Generator
+  ) -> tuple[str, str]:
+    """The edited relation of another subject."""
+    pair = self._neighbours.same_relation(record, rng)
+    return pair or self._elsewhere(record, rng)
+
+  def _after(self, record: Record, rng: np.random.Generator) -> Scored:
+    """What the unedited model would say once the new answer is given."""
+    text = record.target + augment.continuation(rng)
+    if rng.random() < 0.3:
+      text = f"{record.target}. {' '.join(self._elsewhere(record, rng))}"
+    limit = self.config.target_tokens
+    answer = len(self._score(record.prompt, record.target, limit).labels)
+    most = answer + self.config.locality_tokens
+    whole = self._score(record.prompt, text, most)
+    return Scored(whole.tokens, whole.labels[answer:])
 
   def _elsewhere(
     self, record: Record, rng: np.random.Generator

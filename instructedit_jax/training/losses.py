@@ -25,7 +25,7 @@ class LossConfig:
   """Weights of the two sides (published: edit 0.1, keep 1.0)."""
 
   edit: float = 1.0
-  keep: float = 1.0
+  keep: float = 3.0
 
 
 def outer_loss(
