@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -18,11 +19,13 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from instructedit_jax.errors import UserError
+from instructedit_jax.parallel import processes
 
 _ERROR_EXIT = 2
 _INTERRUPT_EXIT = 130  # 128 + SIGINT, as shells count
 _ALIKE = 0.65  # likeness from which a key is offered as the one meant
 _CONFIG_FLAGS: list[str] = []  # names given to config_flag
+_DISTRIBUTED = "distributed"
 
 
 def config_flag(
@@ -37,6 +40,20 @@ def config_flag(
   _CONFIG_FLAGS.append(name)
   return config_flags.DEFINE_config_file(
     name, default, help or "Configuration file, FILE.py or FILE.py:ARG."
+  )
+
+
+def distributed_flag() -> flags.FlagHolder:
+  """Defines --[no]distributed: whether `run` joins other processes.
+
+  Not given, it does so where the environment speaks of several; see
+  `processes.start`.
+  """
+  return flags.DEFINE_boolean(
+    _DISTRIBUTED,
+    None,
+    "Join the other processes of this run; by default, where SLURM, Open MPI,"
+    " TPU_WORKER_HOSTNAMES or JAX_NUM_PROCESSES name several.",
   )
 
 
@@ -79,7 +96,8 @@ def run(
 
   A `UserError` is printed as one line and exits with 2, Ctrl-C exits with 130;
   anything else is a defect and shows its traceback. Compiled programs are kept
-  on disk between runs.
+  on disk between runs. One of several processes leaves without waiting for the
+  others when it fails.
   """
   try:
     absl_app.run(
@@ -90,7 +108,7 @@ def run(
   except UserError as error:
     message = " ".join(str(error).split())
     print(f"error: {message}", file=sys.stderr, flush=True)
-    sys.exit(_ERROR_EXIT)
+    _leave(_ERROR_EXIT)
   except KeyboardInterrupt:
     print(
       "\ninterrupted: what was saved before is kept; the same command resumes"
@@ -98,8 +116,19 @@ def run(
       file=sys.stderr,
       flush=True,
     )
-    sys.exit(_INTERRUPT_EXIT)
+    _leave(_INTERRUPT_EXIT)
+  except Exception:
+    if not jax.distributed.is_initialized():
+      raise
+    traceback.print_exc()
+    _leave(1)
   sys.exit(0)
+
+
+def _leave(status: int) -> NoReturn:
+  if jax.distributed.is_initialized():
+    processes.leave(status)
+  sys.exit(status)
 
 
 def enable_compilation_cache() -> None:
@@ -129,6 +158,8 @@ def _prepared(main: Callable[[Sequence[str]], Any]) -> Callable[..., Any]:
         f"{argv[1]!r} is not an option. Options look like --name=value."
       )
     enable_compilation_cache()
+    if _DISTRIBUTED in flags.FLAGS:
+      processes.start(flags.FLAGS[_DISTRIBUTED].value)
     return main(argv)
 
   return call

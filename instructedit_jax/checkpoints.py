@@ -84,8 +84,10 @@ class CheckpointStore:
   def __enter__(self) -> "CheckpointStore":
     return self
 
-  def __exit__(self, *exception: object) -> None:
-    self.close()
+  def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    # A process that fails must not wait for others, which may wait for it.
+    if kind is None or jax.process_count() == 1:
+      self.close()
 
   def save(
     self,
@@ -223,8 +225,9 @@ class CheckpointStore:
       with files.disk_errors(self._directory):
         yield
     except UserError:
-      for path in self._directory.glob(f"*{_PARTIAL}*"):
-        shutil.rmtree(path, ignore_errors=True)
+      if jax.process_index() == 0:
+        for path in self._directory.glob(f"*{_PARTIAL}*"):
+          shutil.rmtree(path, ignore_errors=True)
       self._manager.reload()  # forget the step that never arrived
       raise
 

@@ -2,26 +2,32 @@
 
 Neither meta-training nor an edit changes anything before the first editable
 matrix, so the hidden states there are a function of the tokens alone. They are
-computed in large packed batches and kept; so is the unedited model's final
-hidden state at the scored positions, from which the head gives the reference
-distribution of the locality loss.
+computed in large packed batches, common beginnings once a row, and kept; so is
+the unedited model's final hidden state at the scored positions, from which the
+head gives the reference distribution of the locality loss.
 """
 
 import functools
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from instructedit_jax.editing.sequences import Scored, bucket, fill, pack
+from instructedit_jax.editing import shared_prefix
+from instructedit_jax.editing.sequences import Scored, bucket
+from instructedit_jax.editing.shared_prefix import SharedRow
+from instructedit_jax.errors import UserError
 from instructedit_jax.models import decoder
 from instructedit_jax.models.language_model import LanguageModel
 
-_ROWS = 16
+# Tokens of a row, and of a row that is run by itself; rows of a large batch.
 _LENGTHS = (128, 256, 512)
+_SINGLE = (32, 64, *_LENGTHS)
+_ROWS = 16
 
 
 class State(NamedTuple):
@@ -36,19 +42,52 @@ class State(NamedTuple):
   final: np.ndarray
 
 
+class Store(Protocol):
+  """States kept beyond the run; see `prefix_store.PrefixStore`."""
+
+  def read(self, sequences: Sequence[Scored]) -> dict[Scored, State]:
+    """Those of the sequences that are held."""
+    ...
+
+  def add(self, states: Mapping[Scored, State]) -> None:
+    """Keeps states, room permitting."""
+    ...
+
+
 class PrefixCache:
-  """Sequences' states, computed when first asked for and kept in memory.
+  """Sequences' states, read or computed when first asked for and kept.
+
+  May be used from several threads.
+
+  Attributes:
+    store: on disk, or None.
+    computed: sequences whose states the model computed so far.
+    tokens: tokens it read for that; those of a shared beginning count once.
 
   Args:
-    model: the base model.
-    max_bytes: when more than this is held, the oldest states are dropped.
+    model: the base model; one without its prefix can only read `store`.
+    max_bytes: memory for states; beyond, those unused for longest are dropped.
+      What a single call asks for is held whole. 0: nothing is kept.
+    store: keeps them on disk, too.
+    share: compute the common beginning of sequences once a row.
   """
 
-  def __init__(self, model: LanguageModel, max_bytes: int = 8 << 30):
+  def __init__(
+    self,
+    model: LanguageModel,
+    max_bytes: int = 8 << 30,
+    *,
+    store: Store | None = None,
+    share: bool = True,
+  ):
     self._model = model
     self._max_bytes = max_bytes
+    self.store = store
+    self._share = share
     self._bytes = 0
     self._held: dict[Scored, State] = {}
+    self._lock = threading.RLock()
+    self.computed = self.tokens = 0
 
   def __len__(self) -> int:
     return len(self._held)
@@ -59,27 +98,58 @@ class PrefixCache:
     return self._bytes
 
   def __call__(self, sequences: Sequence[Scored]) -> list[State]:
-    """The states of `sequences`, in their order."""
-    self.warm(sequences)
-    return [self._held[sequence] for sequence in sequences]
+    """The states of `sequences`, in their order.
+
+    Raises:
+      UserError: one is neither held nor computable without the prefix.
+    """
+    with self._lock:
+      self._fetch(sequences)
+      states = [self._held[sequence] for sequence in sequences]
+      if not self._max_bytes:
+        self._held.clear()
+        self._bytes = 0
+    return states
 
   def warm(self, sequences: Iterable[Scored]) -> None:
-    """Computes what is missing, in batches of one of few shapes."""
+    """Reads or computes what is missing, in large batches.
+
+    Raises:
+      UserError: as when called.
+    """
+    if self._max_bytes or self.store is not None:
+      with self._lock:
+        self._fetch(sequences)
+
+  def _fetch(self, sequences: Iterable[Scored]) -> None:
     wanted = list(dict.fromkeys(sequences))
+    for sequence in wanted:
+      if sequence in self._held:
+        self._held[sequence] = self._held.pop(sequence)  # the latest used
     missing = [s for s in wanted if s not in self._held]
+    if not missing:
+      return
     self._make_room(wanted, missing)
-    by_length: dict[int, list[Scored]] = {}
-    for sequence in missing:
-      length = bucket(len(sequence.tokens), _LENGTHS)
-      by_length.setdefault(length, []).append(sequence)
-    for length, group in sorted(by_length.items()):
-      rows = fill(group, length)
-      count = max(1, _ROWS * _LENGTHS[0] // length)
-      for start in range(0, len(rows), count):
-        chosen = [
-          [group[i] for i in row] for row in rows[start : start + count]
-        ]
-        self._compute(chosen, length, count)
+    if self.store is not None:
+      self._hold(self.store.read(missing))
+      missing = [s for s in missing if s not in self._held]
+    if missing and not self._model.whole:
+      raise UserError(
+        f"{len(missing)} of {len(wanted)} sequences are not among the stored"
+        f" prefix states, and {self._model.name} was loaded without its prefix"
+        " to compute them. Fill the store (python -m"
+        " instructedit_jax.prefix_cache) or load the model with prefix=True."
+      )
+    for states in self._compute(missing):
+      self._hold(states)
+      if self.store is not None:
+        self.store.add(states)
+
+  def _hold(self, states: Mapping[Scored, State]) -> None:
+    self._held.update(states)
+    self._bytes += sum(
+      s.hidden.nbytes + s.final.nbytes for s in states.values()
+    )
 
   def _make_room(self, wanted: list[Scored], missing: list[Scored]) -> None:
     width = self._model.config.width * 4
@@ -92,29 +162,71 @@ class PrefixCache:
         state = self._held.pop(sequence)
         self._bytes -= state.hidden.nbytes + state.final.nbytes
 
-  def _compute(self, rows: list[list[Scored]], length: int, count: int) -> None:
-    padded = rows + [[] for _ in range(count - len(rows))]
-    packed = pack(padded, length, length)
-    hidden, final = _states(
+  def _compute(self, missing: list[Scored]) -> Iterator[dict[Scored, State]]:
+    """The states of a batch after the other, each of one of few shapes."""
+    by_length: dict[int, list[Scored]] = {}
+    for sequence in missing:
+      length = bucket(len(sequence.tokens), _LENGTHS)
+      by_length.setdefault(length, []).append(sequence)
+    running = None
+    for length, group in sorted(by_length.items()):
+      tokens = [sequence.tokens for sequence in group]
+      rows = shared_prefix.lay(tokens, length, self._share)
+      for batch, count, size in _batches(rows, length):
+        self.computed += sum(len(row.places) for row in batch)
+        self.tokens += sum(len(row.tokens) for row in batch)
+        started = self._start(batch, count, size)
+        # The next batch is under way while the last one's states are copied.
+        if running is not None:
+          yield _cut(*running)
+        running = group, batch, started
+    if running is not None:
+      yield _cut(*running)
+
+  def _start(
+    self, rows: list[SharedRow], count: int, size: int
+  ) -> tuple[jax.Array, jax.Array]:
+    tree = shared_prefix.stack(rows, count, size)
+    return _states(
       self._model.graph,
       self._model.params,
-      jnp.asarray(packed.tokens),
-      decoder.Sequence(
-        jnp.asarray(packed.positions), jnp.asarray(packed.segments)
-      ),
+      jnp.asarray(tree.tokens),
+      decoder.Branches(jnp.asarray(tree.positions), jnp.asarray(tree.ends)),
     )
-    hidden_BTD, final_BTD = np.asarray(hidden), np.asarray(final)
-    for b, row in enumerate(rows):
-      place = 0
-      for sequence in row:
-        end = place + len(sequence.tokens)
-        state = State(
-          hidden_BTD[b, place:end].copy(),
-          final_BTD[b, end - len(sequence.labels) : end].copy(),
-        )
-        self._held[sequence] = state
-        self._bytes += state.hidden.nbytes + state.final.nbytes
-        place = end
+
+
+def _batches(
+  rows: list[SharedRow], length: int
+) -> Iterator[tuple[list[SharedRow], int, int]]:
+  """Rows to run together, and the shape [B, T] to run them in.
+
+  A few rows that are left over, such as a single request's, go one by one in
+  as short a row as will do: a full batch would be mostly padding.
+  """
+  count = max(1, _ROWS * _LENGTHS[0] // length)
+  for start in range(0, len(rows), count):
+    batch = rows[start : start + count]
+    if len(batch) > max(1, count // 4):
+      yield batch, count, length
+      continue
+    for row in batch:
+      yield [row], 1, bucket(len(row.tokens), _SINGLE)
+
+
+def _cut(
+  group: list[Scored],
+  rows: list[SharedRow],
+  started: tuple[jax.Array, jax.Array],
+) -> dict[Scored, State]:
+  """Each sequence's own states out of its row's, copied."""
+  hidden_BTD, final_BTD = map(np.asarray, started)
+  states = {}
+  for b, row in enumerate(rows):
+    for number, places in row.places.items():
+      sequence = group[number]
+      ends = places[len(places) - len(sequence.labels) :]
+      states[sequence] = State(hidden_BTD[b, places], final_BTD[b, ends])
+  return states
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -122,9 +234,9 @@ def _states(
   graph: nnx.GraphDef,
   params: nnx.State,
   tokens: jax.Array,
-  sequence: decoder.Sequence,
+  branches: decoder.Branches,
 ) -> tuple[jax.Array, jax.Array]:
   model = nnx.merge(graph, params)
-  hidden = model.prefix(tokens, sequence)
-  final = model.suffix(hidden, sequence)
+  hidden = model.prefix(tokens, branches)
+  final = model.suffix(hidden, branches)
   return hidden.astype(jnp.float32), final.astype(jnp.float32)

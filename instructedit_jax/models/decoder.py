@@ -20,10 +20,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from instructedit_jax.errors import UserError
 from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.models.layers import Block, Linear, Norm, Tap, take_tokens
 
 __all__ = [
+  "Branches",
   "Cache",
   "Decoder",
   "Sequence",
@@ -44,6 +46,21 @@ class Sequence(NamedTuple):
 
   positions: jax.Array
   segments: jax.Array
+
+
+class Branches(NamedTuple):
+  """Rows of sequences laid over each other where they begin alike.
+
+  A row holds a tree of tokens, parents first and every token's descendants
+  right behind it, so one number a token says who may see it.
+
+  Attributes:
+    positions: int32 [B, T], position of a token in its sequences.
+    ends: int32 [B, T], row index behind a token's last descendant; 0 = pad.
+  """
+
+  positions: jax.Array
+  ends: jax.Array
 
 
 class Cache(NamedTuple):
@@ -85,18 +102,29 @@ class Decoder(nnx.Module):
     return self.logits(self.suffix(h, sequence, tap))
 
   def embed(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
-    """Token (and learned position) embeddings, [B, T, D]."""
+    """Token (and learned position) embeddings, [B, T, D].
+
+    Raises:
+      UserError: the parameters are those of a model without its prefix.
+    """
+    if not all(leaf.size for leaf in jax.tree.leaves(nnx.state(self))):
+      raise UserError(
+        "this model was loaded without its frozen prefix: it can neither read"
+        " new text nor generate. Load it with load_model(..., prefix=True)"
+      )
     h = self.embedding[...][tokens]
     if self.positions is not None:
       h = h + self.positions[...][positions]
     return h
 
-  def prefix(self, tokens: jax.Array, sequence: Sequence) -> jax.Array:
+  def prefix(
+    self, tokens: jax.Array, sequence: Sequence | Branches
+  ) -> jax.Array:
     """The residual stream in front of the first editable MLP, [B, T, D].
 
     Args:
       tokens: int32 [B, T].
-      sequence: positions and segments of the tokens.
+      sequence: where the tokens stand.
     """
     positions = sequence.positions
     mask = causal_mask(sequence, self.config.window)
@@ -114,7 +142,7 @@ class Decoder(nnx.Module):
   def suffix(
     self,
     h: jax.Array,
-    sequence: Sequence,
+    sequence: Sequence | Branches,
     tap: Tap | None = None,
     at: jax.Array | None = None,
   ) -> jax.Array:
@@ -122,7 +150,7 @@ class Decoder(nnx.Module):
 
     Args:
       h: [B, T, D], what `prefix` returned.
-      sequence: positions and segments of the tokens.
+      sequence: where the tokens stand.
       tap: sees every editable matrix; the last block's only at `at`.
       at: int32 [B, P], the token indices wanted; None for all.
 
@@ -214,16 +242,23 @@ def _stack(config: DecoderConfig, rngs: nnx.Rngs) -> Block:
   return create(jax.random.split(rngs.params(), config.first_editable))
 
 
-def causal_mask(sequence: Sequence, window: int | None = None) -> jax.Array:
+def causal_mask(
+  sequence: Sequence | Branches, window: int | None = None
+) -> jax.Array:
   """bool [B, T, T]: may token i (axis 1) see token j (axis 2)?
 
   A real token sees at least itself; padding sees nothing.
   """
-  positions, segments = sequence
-  order = jnp.arange(segments.shape[1])
+  positions = sequence.positions
+  order = jnp.arange(positions.shape[1])
   seen = (order[:, None] >= order[None, :])[None]
-  seen = seen & (segments[:, :, None] == segments[:, None, :])
-  seen = seen & (segments != 0)[:, :, None]
+  if isinstance(sequence, Branches):
+    # Behind padding there are no real tokens, and before it all have ended.
+    seen = seen & (order[None, :, None] < sequence.ends[:, None, :])
+  else:
+    segments = sequence.segments
+    seen = seen & (segments[:, :, None] == segments[:, None, :])
+    seen = seen & (segments != 0)[:, :, None]
   if window is not None:
     distance = positions[:, :, None] - positions[:, None, :]
     seen = seen & (distance < window)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from instructedit_jax.errors import UserError
@@ -20,7 +21,7 @@ from instructedit_jax.models import (
 )
 from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.models.decoder import Decoder
-from instructedit_jax.models.fingerprint import fingerprint
+from instructedit_jax.models.fingerprint import Sample, fingerprint, sample
 from instructedit_jax.models.tokenizer import (
   Tokenizer,
   byte_tokenizer,
@@ -67,6 +68,11 @@ class LanguageModel:
   def decoder(self, params: nnx.State | None = None) -> Decoder:
     """The Flax module over `params` (default: the model's own)."""
     return nnx.merge(self.graph, self.params if params is None else params)
+
+  @property
+  def whole(self) -> bool:
+    """Whether the prefix's weights are there; see `load_model`."""
+    return all(leaf.size for leaf in jax.tree.leaves(self.params))
 
   @property
   def text(self) -> Tokenizer:
@@ -132,8 +138,14 @@ def save_hf(
     shard_bytes: files larger than this are split, with an index.
 
   Raises:
-    UserError: the directory exists or cannot be written.
+    UserError: the directory exists or cannot be written, or the model was
+      loaded without its prefix.
   """
+  if not model.whole:
+    raise UserError(
+      f"{model.name}: loaded without its prefix, so it cannot be saved; load it"
+      " with prefix=True"
+    )
   params = model.params if params is None else params
   hf.save(
     directory, model.config, params, model.tokenizer, shard_bytes=shard_bytes
@@ -147,6 +159,7 @@ def load_model(
   dtype: str = "float32",
   tokenizer: Tokenizer | str | None = "auto",
   place: weights.Place | None = None,
+  prefix: bool = True,
 ) -> LanguageModel:
   """Loads a language model by name.
 
@@ -161,6 +174,10 @@ def load_model(
     tokenizer: "auto" takes the checkpoint's own and fails where it has none;
       a directory to read one from; None for none; or a `Tokenizer`.
     place: puts arrays on devices, see `weights.load`.
+    prefix: False leaves out what only the frozen prefix needs, its blocks and
+      (where the head has a matrix of its own) the embedding. Such a model has
+      the same fingerprint and trains editors from stored prefix states; it
+      refuses to read text that is not among them.
 
   Raises:
     UserError: nothing is there, or it does not fit; the message says what.
@@ -168,15 +185,19 @@ def load_model(
   kind, _, rest = spec.partition(":")
   if kind == "random":
     config = families.with_suffix(presets.preset(rest), suffix)
-    return random_model(config, dtype=dtype, name=spec, tokenizer=tokenizer)
+    return random_model(
+      config, dtype=dtype, name=spec, tokenizer=tokenizer, prefix=prefix
+    )
   source = _open(spec)
   config = families.with_suffix(source.config, suffix)
   # Before the weights: a missing tokenizer should not take minutes to report.
   text = _tokenizer(tokenizer, source)
   if text is not None:
     text.check(config.vocab)
-  graph, params = weights.load(config, source, dtype, place)
-  digest = fingerprint(config, params)
+  absent: dict[str, Sample] = {}
+  placed = place if prefix else _without_prefix(config, absent, place)
+  graph, params = weights.load(config, source, dtype, placed)
+  digest = fingerprint(config, params, absent)
   return LanguageModel(spec, config, graph, params, text, digest)
 
 
@@ -187,21 +208,45 @@ def random_model(
   dtype: str = "float32",
   name: str = "random",
   tokenizer: Tokenizer | str | None = "auto",
+  prefix: bool = True,
 ) -> LanguageModel:
   """A model with random weights (normal, 0.02), made on the device.
 
   Args:
     config: its shape.
     seed: of the random numbers.
-    dtype, tokenizer: as in `load_model`; "auto" is the byte-level tokenizer.
+    dtype, tokenizer, prefix: as in `load_model`; the tokenizer "auto" is the
+      byte-level one.
     name: the model's name.
   """
   text = _tokenizer(tokenizer, None)
   if text is not None:
     text.check(config.vocab)
-  graph, params = weights.random(config, jax.random.key(seed), dtype)
-  digest = fingerprint(config, params)
+  absent: dict[str, Sample] = {}
+  place = None if prefix else _without_prefix(config, absent)
+  graph, params = weights.random(config, jax.random.key(seed), dtype, place)
+  digest = fingerprint(config, params, absent)
   return LanguageModel(name, config, graph, params, text, digest)
+
+
+def _without_prefix(
+  config: DecoderConfig,
+  absent: dict[str, Sample],
+  place: weights.Place | None = None,
+) -> weights.Place:
+  """Keeps of the prefix's parameters only what the fingerprint looks at.
+
+  They are replaced by arrays without rows, so the decoder keeps its structure.
+  """
+
+  def placed(path: str, value: Any) -> jax.Array:
+    unused = path.startswith("prefix_blocks.") or path == "positions"
+    if unused or (path == "embedding" and not config.tied):
+      absent[path] = sample(path, value)
+      value = jnp.zeros((0, *value.shape[1:]), value.dtype)
+    return jnp.asarray(value) if place is None else place(path, value)
+
+  return placed
 
 
 def _open(spec: str) -> gguf.GgufFile | hf.HfDirectory:

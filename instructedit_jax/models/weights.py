@@ -30,7 +30,7 @@ _DTYPES = ("float32", "bfloat16")
 _SHOWN = 8
 
 # (path of the array in the parameter tree, host array) -> device array.
-Place = Callable[[str, np.ndarray], jax.Array]
+Place = Callable[[str, Any], jax.Array]
 
 
 class Source(Protocol):
@@ -126,12 +126,16 @@ def load(
 
 
 def random(
-  config: DecoderConfig, key: jax.Array, dtype: str = "float32"
+  config: DecoderConfig,
+  key: jax.Array,
+  dtype: str = "float32",
+  place: Place | None = None,
 ) -> tuple[nnx.GraphDef, nnx.State]:
   """Normal (0.02) matrices, neutral norms, zero biases; made on the device.
 
   A parameter's numbers depend on the key and its path only, so the same model
-  comes out whatever `suffix` is.
+  comes out whatever `suffix` is. `place` is as in `load`, but its array is on
+  the default device already.
   """
   graph, shapes = abstract(config)
 
@@ -140,9 +144,11 @@ def random(
     kind = leaf_dtype(paths[0], dtype)
     if paths[0].endswith((".scale", ".bias")):
       fill = 1.0 if paths[0].endswith(".scale") else 0.0
-      return jnp.full(leaf.shape, fill, kind)
-    seeds = np.array([zlib.crc32(path.encode()) for path in paths], np.uint32)
-    return _draw(key, seeds, leaf.shape, kind)
+      made = jnp.full(leaf.shape, fill, kind)
+    else:
+      seeds = np.array([zlib.crc32(path.encode()) for path in paths], np.uint32)
+      made = _draw(key, seeds, leaf.shape, kind)
+    return made if place is None else place(tree_path(key_path), made)
 
   return graph, jax.tree_util.tree_map_with_path(create, shapes)
 

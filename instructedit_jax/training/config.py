@@ -14,6 +14,8 @@ from instructedit_jax.editors.conditioner import ConditionerConfig
 from instructedit_jax.editors.hypernetwork import HypernetworkConfig
 from instructedit_jax.editors.metalearned import EditorConfig
 from instructedit_jax.errors import UserError
+from instructedit_jax.parallel import MeshConfig, ShardingConfig
+from instructedit_jax.training import remat
 from instructedit_jax.training.batches import BatchShape
 from instructedit_jax.training.episodes import EpisodeConfig
 from instructedit_jax.training.losses import LossConfig
@@ -39,7 +41,11 @@ class TrainConfig:
     validate_every, checkpoint_every, log_every: steps.
     patience: validations without a better loss before training stops; 0 never.
     seed: of everything random.
+    prefix_cache: where prefix states are kept: "off", "memory" or "disk:PATH".
     prefix_cache_gb: memory for prefix states.
+    remat: what the outer gradient keeps of a block, one of `remat.POLICIES`.
+    mesh, sharding: how devices are arranged and arrays divided among them; a
+      run may be continued with others.
     editor, episode, shape, loss, optimizer: see their classes.
   """
 
@@ -53,15 +59,19 @@ class TrainConfig:
     ("convsent", 1.0),
   )
   instructions: str = ""
-  steps: int = 900
+  steps: int = 1000
   batch_size: int = 8
   validation_records: int = 24
-  validate_every: int = 150
-  checkpoint_every: int = 150
+  validate_every: int = 200
+  checkpoint_every: int = 200
   log_every: int = 10
   patience: int = 0
   seed: int = 0
+  prefix_cache: str = "memory"
   prefix_cache_gb: float = 8.0
+  remat: str = "none"
+  mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+  sharding: ShardingConfig = dataclasses.field(default_factory=ShardingConfig)
   editor: EditorConfig = dataclasses.field(default_factory=EditorConfig)
   episode: EpisodeConfig = dataclasses.field(default_factory=EpisodeConfig)
   shape: BatchShape = dataclasses.field(default_factory=BatchShape)
@@ -74,6 +84,7 @@ class TrainConfig:
     for field in ("steps", "batch_size", "validate_every", "checkpoint_every"):
       if getattr(self, field) < 1:
         raise UserError(f"config.{field}: must be at least 1")
+    remat.require(self.remat)
     if not self.tasks:
       raise UserError("config.tasks: name at least one task and its weight")
 
@@ -118,6 +129,8 @@ _NESTED = {
   "shape": BatchShape,
   "loss": LossConfig,
   "optimizer": OptimizerConfig,
+  "mesh": MeshConfig,
+  "sharding": ShardingConfig,
 }
 
 
@@ -129,7 +142,7 @@ def _build(kind: type[T], raw: Mapping[str, Any], path: str) -> T:
       known = ", ".join(sorted(hints))
       raise UserError(f"{path}.{key}: unknown; {path} has {known}")
     where = f"{path}.{key}"
-    if key in _NESTED:
+    if hints[key] is _NESTED.get(key):
       values[key] = _build(_NESTED[key], value, where)
     else:
       values[key] = _typed(value, hints[key], where)

@@ -1,13 +1,15 @@
 """From records to batches: a pure function of (seed, step), read ahead."""
 
+import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from absl import logging
 
-from instructedit_jax.editing.prefix import PrefixCache
+from instructedit_jax.editing import prefix_store
 from instructedit_jax.editing.sequences import Scored, score
 from instructedit_jax.editors.trained import instruction_sequence
 from instructedit_jax.errors import UserError
@@ -58,50 +60,86 @@ class Episodes:
     self._maker = EpisodeMaker(
       config.episode, config.editor, self._score, everyone, pools
     )
-    self.cache = PrefixCache(model, int(config.prefix_cache_gb * 2**30))
+    self.cache = prefix_store.open_cache(
+      model, config.prefix_cache, int(config.prefix_cache_gb * 2**30)
+    )
     self._batcher = Batcher(self.cache, config.shape, model.config.width)
 
-  def batches(self, start: int) -> Iterator[Batch]:
-    """Batches from step `start` on, the next ones prepared meanwhile."""
+  def batches(
+    self,
+    start: int,
+    rows: Sequence[int] | None = None,
+    turn: contextlib.AbstractContextManager[Any] | None = None,
+  ) -> Iterator[Batch]:
+    """Batches from step `start` on, the next ones prepared meanwhile.
+
+    Args:
+      start: steps done before.
+      rows: of every batch, those wanted here; all by default.
+      turn: held while prefix states are computed.
+    """
     steps = self._config.steps
+    turn = turn or contextlib.nullcontext()
+
+    def draw(first: int) -> list[tuple]:
+      with turn:
+        return self._drawn(first, rows)
+
+    def build(*drawn: Any) -> Batch:
+      with turn:
+        return self._batcher(*drawn)
+
     with ThreadPoolExecutor(1) as worker:
       ahead: list[Future[Batch]] = []
       chunks = iter(range(start, steps, _AHEAD))
-      pending = worker.submit(self._drawn, next(chunks, steps))
+      pending = worker.submit(draw, next(chunks, steps))
       for chunk in [*chunks, None]:
         drawn = pending.result()
         if chunk is not None:
-          pending = worker.submit(self._drawn, chunk)
+          pending = worker.submit(draw, chunk)
         # Batches hold megabytes: at most two are ready at any time.
         for item in drawn:
-          ahead.append(worker.submit(self._batcher, *item))
+          ahead.append(worker.submit(build, *item))
           if len(ahead) > 2:
             yield ahead.pop(0).result()
       for future in ahead:
         yield future.result()
 
-  def validation_batches(self) -> list[Batch]:
-    """The same episodes every time, each validation record once."""
+  def validation_batches(
+    self, rows: Sequence[int] | None = None
+  ) -> list[Batch]:
+    """The same episodes every time, each validation record once.
+
+    Args:
+      rows: of every batch, those wanted here; all by default.
+
+    Raises:
+      UserError: there are fewer records than one batch takes.
+    """
     size = self._config.batch_size
     groups = [
       self.validation[i : i + size]
       for i in range(0, len(self.validation) - size + 1, size)
     ]
-    batches = []
-    for number, group in enumerate(groups):
-      rng = np.random.default_rng([self._config.seed, _VALIDATE, number])
-      drawn = self._draw(group, rng)
-      batches.append(self._batcher(*drawn))
-    return batches
+    if not groups:
+      raise UserError(
+        f"config.validation_records: {len(self.validation)} records are held"
+        f" out over all tasks, config.batch_size = {size} needs as many; raise"
+        " the one or lower the other"
+      )
+    return [
+      self._batcher(*self._rows(group, rows, (_VALIDATE, number)))
+      for number, group in enumerate(groups)
+    ]
 
-  def _drawn(self, first: int) -> list[tuple]:
+  def _drawn(self, first: int, rows: Sequence[int] | None) -> list[tuple]:
     """The episodes of a chunk of steps; their prefix states are computed."""
     config = self._config
     last = min(first + _AHEAD, config.steps)
     drawn = []
     for step in range(first, last):
-      rng = np.random.default_rng([config.seed, _TRAIN, step])
-      drawn.append(self._draw(self.mixture.batch(step, config.batch_size), rng))
+      records = self.mixture.batch(step, config.batch_size)
+      drawn.append(self._rows(records, rows, (_TRAIN, step)))
     self.cache.warm(
       [
         sequence
@@ -110,6 +148,21 @@ class Episodes:
       ]
     )
     return drawn
+
+  def _rows(
+    self,
+    records: Sequence[Record],
+    rows: Sequence[int] | None,
+    stream: tuple[int, int],
+  ) -> tuple[list[Episode], list[Scored]]:
+    """Some rows of a batch; each by itself, so nobody draws another's."""
+    episodes, told = [], []
+    for row in range(len(records)) if rows is None else rows:
+      rng = np.random.default_rng([self._config.seed, *stream, row])
+      drawn = self._draw([records[row]], rng)
+      episodes += drawn[0]
+      told += drawn[1]
+    return episodes, told
 
   def _draw(
     self, records: Sequence[Record], rng: np.random.Generator

@@ -19,6 +19,7 @@ from flax import nnx
 from instructedit_jax.editors import hypernetwork, metalearned
 from instructedit_jax.editors.metalearned import EditorConfig
 from instructedit_jax.models.config import DecoderConfig
+from instructedit_jax.training import remat as remat_lib
 from instructedit_jax.training.batches import Batch
 from instructedit_jax.training.losses import LossConfig, Metrics, outer_loss
 
@@ -115,11 +116,12 @@ def make_train_step(
   loss: LossConfig,
   model: DecoderConfig,
   rule: optax.GradientTransformation,
+  remat: str = "none",
 ) -> Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]:
   """Builds step(state, base weights, batch) -> (state, metrics); not jitted.
 
   A step whose loss or gradient is not finite changes nothing but the count and
-  says so in its metrics.
+  says so in its metrics. `remat` is one of `remat.POLICIES`.
   """
   matrices = metalearned.shapes(model)
 
@@ -127,6 +129,8 @@ def make_train_step(
     state: TrainState, weights: Any, batch: Batch
   ) -> tuple[TrainState, Metrics]:
     decode = nnx.merge(graph, weights)
+    # Not for the factors: their probes look into the blocks.
+    asked = remat_lib.rematerialised(decode, remat)
     factors, nll_B = metalearned.edit_factors(decode, batch.edit, editor.rows)
     condition = metalearned.Condition(batch.instruction, batch.instructed)
     statistics = hypernetwork.fold_factors(
@@ -137,7 +141,7 @@ def make_train_step(
       edit = metalearned.propose(
         params, statistics, editor, decode, batch.edit, factors, condition
       )
-      return outer_loss(decode, edit, batch, loss)
+      return outer_loss(asked, edit, batch, loss)
 
     gradient, metrics = jax.grad(objective, has_aux=True)(state.params)
     norm = optax.tree.norm(gradient)
