@@ -6,6 +6,9 @@ python -m instructedit_jax.edit --editor=runs/quickstart \
 python -m instructedit_jax.edit --editor=runs/quickstart --edits=edits.jsonl \
   --export=edited-model
 
+python -m instructedit_jax.edit --editor=ft_m --model=smollm2-135m \
+  --prompt="The capital of France is" --target=Lyon
+
 Each line of --edits is {"prompt": ..., "target": ...} and, if wanted, "task"
 or "instruction"; several edits are made together. --save keeps the edit, a
 small file; --export writes the edited model in transformers' layout.
@@ -17,10 +20,11 @@ from collections.abc import Sequence
 from absl import flags
 
 from instructedit_jax import app
-from instructedit_jax.editing.storage import save_edit
+from instructedit_jax.editing.archive import save_edit
+from instructedit_jax.editing.edits import Edit
 from instructedit_jax.editors.base import Request
+from instructedit_jax.editors.catalogue import UsableEditor, open_editor
 from instructedit_jax.editors.requests import instruction_for, read_requests
-from instructedit_jax.editors.trained import TrainedEditor, load_editor
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.language_model import (
   LanguageModel,
@@ -28,7 +32,11 @@ from instructedit_jax.models.language_model import (
   save_hf,
 )
 
-_EDITOR = flags.DEFINE_string("editor", "", "Folder of a trained editor.")
+_EDITOR = flags.DEFINE_string(
+  "editor",
+  "",
+  "Folder of a trained editor, or a method: ft_l, ft_m, grace, ultraedit.",
+)
 _MODEL = flags.DEFINE_string(
   "model", None, "Base model; by default the one that the editor names."
 )
@@ -55,13 +63,15 @@ def main(argv: Sequence[str]) -> None:
   """Edits, shows and, if wanted, exports."""
   del argv
   if not _EDITOR.value:
-    raise UserError("--editor=FOLDER is missing: which editor?")
+    raise UserError("--editor=FOLDER is missing: which editor, or method?")
   requests = _requests()
   if _EXPORT.value and pathlib.Path(_EXPORT.value).exists():
     raise UserError(f"--export={_EXPORT.value}: exists already; name a new one")
-  editor = load_editor(_EDITOR.value)
+  editor = open_editor(_EDITOR.value)
   model = _model(editor)
   edit = editor.propose(model, requests)
+  # First of all: some kinds of edit have no weights.
+  edited = _merged(edit, model) if _EXPORT.value else None
   prompts = list(dict.fromkeys([*(r.prompt for r in requests), *_ASK.value]))
   targets = {request.prompt: request.target for request in requests}
   before, after = (
@@ -77,8 +87,8 @@ def main(argv: Sequence[str]) -> None:
   if _SAVE.value:
     save_edit(_SAVE.value, edit, model)
     print(f"\nThe edit is in {_SAVE.value}")
-  if _EXPORT.value:
-    save_hf(edit.merge(model), _EXPORT.value)
+  if edited is not None and _EXPORT.value:
+    save_hf(edited, _EXPORT.value)
     print(f"\nThe edited model is in {_EXPORT.value}/")
 
 
@@ -97,7 +107,14 @@ def _requests() -> list[Request]:
   return given
 
 
-def _model(editor: TrainedEditor) -> LanguageModel:
+def _merged(edit: Edit, model: LanguageModel) -> LanguageModel:
+  merge = getattr(edit, "merge", None)
+  if merge is None:
+    raise UserError(f"a {type(edit).__name__} cannot be merged into weights")
+  return merge(model)
+
+
+def _model(editor: UsableEditor) -> LanguageModel:
   """Raises a UserError unless the editor belongs to the model."""
   spec = _MODEL.value or editor.details.get("model")
   if spec is None:

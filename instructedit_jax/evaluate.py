@@ -3,6 +3,11 @@
 python -m instructedit_jax.evaluate --editor=runs/quickstart --out=results
 python -m instructedit_jax.evaluate --editor=base,runs/mend,runs/instructedit \
   --tasks=counterfact,zsre --data=FOLDER --limit=100 --out=results
+python -m instructedit_jax.evaluate --editor=base,ft_l,ft_m,grace,ultraedit \
+  --model=smollm2-135m --out=results
+
+A method that needs no training is named, if wanted with other hyperparameters
+than its defaults: --editor=ft_m:steps=50:rate=1e-3,grace:radius=2.
 
 OUT gets summary.json, records.jsonl, protocol.json, table.md and figure.png.
 The same command goes on where an earlier one was cut off. From Python, use
@@ -25,7 +30,10 @@ from instructedit_jax.evaluation.settings import Settings
 _PROGRAM = ("python", "-m", "instructedit_jax.evaluate")
 _DEFAULT = Options()
 _EDITOR = flags.DEFINE_list(
-  "editor", [], "Folders of trained editors; 'base' is the unedited model."
+  "editor",
+  [],
+  "Folders of trained editors, or names: base (the unedited model), ft_l, ft_m,"
+  " grace, ultraedit.",
 )
 _OUT = flags.DEFINE_string("out", "", "Folder of the results.")
 _MODEL = flags.DEFINE_string(

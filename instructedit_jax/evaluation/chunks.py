@@ -10,7 +10,9 @@ from typing import Any
 
 from absl import logging
 
-from instructedit_jax.editors.trained import TrainedEditor, load_editor
+from instructedit_jax.editors.catalogue import UsableEditor, open_editor
+from instructedit_jax.editors.trained import TrainedEditor
+from instructedit_jax.editors.training_free import TrainingFree
 from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation import protocol
 from instructedit_jax.evaluation.baseline import Baseline
@@ -40,7 +42,7 @@ class Chunk:
   task: str
   label: str
   query: str
-  editor: TrainedEditor | None
+  editor: UsableEditor | None
   baseline: Baseline
   records: list[Record]
   path: pathlib.Path
@@ -87,7 +89,7 @@ def chunks_of(settings: Settings) -> list[Chunk]:
   """
   editors = _editors(settings.editors)
   details = [dict(e.details) for e in editors.values() if e is not None]
-  first = details[0] if details else {}
+  first = next((held for held in details if held), {})
   data = settings.data or first.get("data") or EMBEDDED
   tasks = settings.tasks or tuple(first.get("eval_tasks") or TASKS)
   # Before the model, which takes longer than to find a misspelt name.
@@ -97,7 +99,7 @@ def chunks_of(settings: Settings) -> list[Chunk]:
   }
   sources = {task: find_file(data, task, settings.split) for task in records}
   baselines = _baselines(settings, editors, details)
-  stamps = {name: protocol.editor_stamp(e) for name, e in editors.items()}
+  stamps = {name: _stamp(e) for name, e in editors.items()}
   found = []
   for task, mine in records.items():
     for label, editor in editors.items():
@@ -124,10 +126,19 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _editors(specs: Sequence[str]) -> dict[str, TrainedEditor | None]:
+def _stamp(editor: UsableEditor | None) -> dict[str, Any] | None:
+  """Which editor, and all that its edits depend on."""
+  if isinstance(editor, TrainingFree):
+    config = dataclasses.asdict(editor.config)
+    return {"method": editor.name, "config": config}
+  assert editor is None or isinstance(editor, TrainedEditor)
+  return protocol.editor_stamp(editor)
+
+
+def _editors(specs: Sequence[str]) -> dict[str, UsableEditor | None]:
   """Editors by their names in tables: the method, with the folder if needed."""
   loaded = {
-    spec: None if spec == BASE else load_editor(spec)
+    spec: None if spec == BASE else open_editor(spec)
     for spec in dict.fromkeys(specs)
   }
   names = [BASE if e is None else e.name for e in loaded.values()]
@@ -139,7 +150,7 @@ def _editors(specs: Sequence[str]) -> dict[str, TrainedEditor | None]:
 
 def _baselines(
   settings: Settings,
-  editors: dict[str, TrainedEditor | None],
+  editors: dict[str, UsableEditor | None],
   details: Sequence[dict[str, Any]],
 ) -> dict[str, Baseline]:
   """The base model for each editor; loaded once for each suffix."""
@@ -150,7 +161,8 @@ def _baselines(
       " say which one with --model, or evaluate them apart"
     )
   spec = settings.model or named[0]
-  config = details[0].get("config") or {} if details else {}
+  first = next((held for held in details if held), {})
+  config = first.get("config") or {}
   dtype = settings.dtype or config.get("dtype") or "float32"
   suffixes = {label: e.suffix for label, e in editors.items() if e is not None}
   # The unedited model is the same whatever its suffix.

@@ -1,0 +1,106 @@
+"""Editors by name: those that need no training, and folders of trained ones.
+
+A name may carry other hyperparameters than the defaults, as in
+"ft_m:steps=50:rate=1e-3"; suffix=N loads the model with N editable blocks.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from instructedit_jax.editors import fine_tuning
+from instructedit_jax.editors.base import Editor
+from instructedit_jax.editors.fine_tuning import FineTuning, FineTuningConfig
+from instructedit_jax.editors.grace import Grace, GraceConfig
+from instructedit_jax.editors.trained import load_editor
+from instructedit_jax.editors.training_free import Common
+from instructedit_jax.editors.ultraedit import UltraEdit, UltraEditConfig
+from instructedit_jax.errors import UserError
+from instructedit_jax.models.language_model import LanguageModel
+
+BASE = "base"
+
+
+class UsableEditor(Editor, Protocol):
+  """An editor that also says which model it wants."""
+
+  @property
+  def suffix(self) -> int:
+    """Editable blocks that the model must be loaded with."""
+
+  @property
+  def details(self) -> Mapping[str, Any]:
+    """ "model", "data" and so on, where the editor belongs to some."""
+
+  def check(self, model: LanguageModel) -> None:
+    """Raises a UserError unless this editor can edit `model`."""
+
+
+# name -> (defaults, how to make one of them)
+METHODS: dict[str, tuple[Common, Callable[[Any, str], UsableEditor]]] = {
+  "ft_l": (
+    FineTuningConfig(objective=fine_tuning.PROMPT_LAST),
+    FineTuning,
+  ),
+  "ft_m": (FineTuningConfig(), FineTuning),
+  "grace": (GraceConfig(), Grace),
+  "ultraedit": (UltraEditConfig(), UltraEdit),
+}
+
+
+def open_editor(spec: str) -> UsableEditor:
+  """The editor that a name or a folder stands for.
+
+  Args:
+    spec: one of METHODS, perhaps with ":option=value"s; or the folder of a
+      trained editor or of its training run.
+
+  Raises:
+    UserError: no such name and no such folder, an option that the method does
+      not have or that makes no sense, or a folder that holds no editor.
+  """
+  name, *options = spec.split(":")
+  if name in METHODS:
+    defaults, make = METHODS[name]
+    return make(_with(defaults, name, options), spec)
+  if not pathlib.Path(spec).exists():
+    raise UserError(
+      f"editor {spec!r}: no such folder, and no method of that name. Give the"
+      f" folder of a trained editor, or one of {', '.join((BASE, *METHODS))}"
+    )
+  return load_editor(spec)
+
+
+def _with(defaults: Common, name: str, options: list[str]) -> Common:
+  """The defaults with some values replaced by "option=value" texts."""
+  fields = {
+    f.name: getattr(defaults, f.name) for f in dataclasses.fields(defaults)
+  }
+  changes = {}
+  for option in options:
+    key, equals, text = option.partition("=")
+    if not equals or key not in fields:
+      raise UserError(
+        f"editor {name}: no option {option!r}; write option=value with one of"
+        f" {', '.join(fields)}"
+      )
+    changes[key] = _value(name, key, text, fields[key])
+  try:
+    return dataclasses.replace(defaults, **changes)
+  except UserError as error:
+    raise UserError(f"editor {name}: {error}") from None
+
+
+# Options whose default is None, and so does not tell their type.
+_TYPES: dict[str, type] = {"block": int, "bound": float}
+
+
+def _value(name: str, key: str, text: str, default: Any) -> Any:
+  wanted = _TYPES.get(key, type(default))
+  try:
+    return wanted(text)
+  except ValueError:
+    raise UserError(
+      f"editor {name}: {key}={text!r} is not of type {wanted.__name__}"
+    ) from None

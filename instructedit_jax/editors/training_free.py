@@ -1,0 +1,246 @@
+"""What editors without learned numbers share: inputs, loss, optimisation.
+
+Axes: B requests, T tokens, P answer tokens, D width.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from instructedit_jax.editing.prefix import PrefixCache
+from instructedit_jax.editing.rows import Rows, rows_of
+from instructedit_jax.editing.sequences import bucket, pack, score
+from instructedit_jax.editors.base import Request
+from instructedit_jax.editors.requests import RequestLike, as_requests
+from instructedit_jax.errors import UserError
+from instructedit_jax.models import decoder
+from instructedit_jax.models.config import DecoderConfig
+from instructedit_jax.models.language_model import LanguageModel
+
+BARE, INSTRUCTED = "bare", "instructed"
+VIEWS = (BARE, INSTRUCTED)
+# Sizes are rounded up to these, so that few programs are compiled.
+_REQUESTS = (1, 4, 16, 64)
+_TOKENS = (32, 64, 128, 256)
+_ANSWERS = (4, 8, 16, 32)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Common:
+  """Hyperparameters of every such editor.
+
+  Attributes:
+    suffix: editable blocks to load a model with, where the editor decides.
+    view: the prompt that is edited, "bare" or "instructed" (with its
+      instruction in front, where the request has one).
+    answer_tokens: an edit uses at most this many tokens of its target.
+  """
+
+  suffix: int = 3
+  view: str = BARE
+  answer_tokens: int = 32
+
+  def __post_init__(self):
+    if self.view not in VIEWS:
+      raise UserError(f"view={self.view}: must be one of {', '.join(VIEWS)}")
+    for field in ("suffix", "answer_tokens"):
+      if getattr(self, field) < 1:
+        raise UserError(f"{field}={getattr(self, field)}: must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneMatrix(Common):
+  """Hyperparameters of an editor that changes a single matrix.
+
+  Attributes:
+    block: its block; None for the first editable one, which is as far from
+      the output as an edit can be.
+    matrix: "gate", "up" or "down".
+  """
+
+  block: int | None = None
+  matrix: str = "down"
+
+  def named(self, model: DecoderConfig) -> str:
+    """The matrix's full name, e.g. "27.down".
+
+    Raises:
+      UserError: the model has no such matrix, or it is not editable.
+    """
+    if self.matrix not in model.mlp_matrices:
+      raise UserError(
+        f"matrix={self.matrix}: this model's MLP has"
+        f" {', '.join(model.mlp_matrices)}"
+      )
+    block = model.first_editable if self.block is None else self.block
+    if not 0 <= block < model.blocks:
+      raise UserError(
+        f"block={block}: the model has blocks 0 to {model.blocks - 1}"
+      )
+    if block < model.first_editable:
+      raise UserError(
+        f"block={block}: only the last {model.suffix} of {model.blocks} blocks"
+        f" are editable; load the model with suffix={model.blocks - block}"
+      )
+    return f"{block}.{self.matrix}"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingFree:
+  """An editor that is a rule and not a trained network.
+
+  Attributes:
+    config: its hyperparameters.
+    name: how tables call it.
+  """
+
+  config: Any
+  name: str
+
+  @property
+  def suffix(self) -> int:
+    """Editable blocks to load a model with."""
+    return self.config.suffix
+
+  @property
+  def details(self) -> Mapping[str, Any]:
+    """Nothing: such an editor belongs to no model and to no data."""
+    return {}
+
+  def check(self, model: LanguageModel) -> None:
+    """Raises a UserError unless this editor can edit `model`."""
+    if isinstance(self.config, OneMatrix):
+      self.config.named(model.config)
+
+
+def read_rows(
+  model: LanguageModel,
+  requests: RequestLike | Sequence[RequestLike],
+  config: Common,
+  cache: PrefixCache | None,
+) -> tuple[list[Request], Rows]:
+  """Requests and their rows, one a row, with empty rows up to a common size.
+
+  Raises:
+    UserError: no request, or one that is too long for the model.
+  """
+  found = as_requests(requests)
+  if not found:
+    raise UserError("no edit request was given")
+  cache = PrefixCache(model) if cache is None else cache
+  texts = [
+    score(
+      model.text,
+      _asked(request, config.view),
+      request.target,
+      context=model.config.context,
+      limit=config.answer_tokens,
+    )
+    for request in found
+  ]
+  packed = pack(
+    [
+      *([t] for t in texts),
+      *([[]] * (bucket(len(texts), _REQUESTS) - len(texts))),
+    ],
+    bucket(max(len(text.tokens) for text in texts), _TOKENS),
+    bucket(max(len(text.labels) for text in texts), _ANSWERS),
+  )
+  states = [[state] for state in cache(texts)]
+  return found, rows_of(packed, states, model.config.width)
+
+
+def _asked(request: Request, view: str) -> str:
+  if view == BARE or request.instruction is None:
+    return request.prompt
+  return request.instruction.apply(request.prompt)
+
+
+def target_loss(
+  model: decoder.Decoder, rows: Rows, tap: decoder.Tap
+) -> jax.Array:
+  """Mean negative log-likelihood of each row's target, [B]; 0 without one."""
+  hidden = model.suffix(rows.hidden, rows.sequence, tap, rows.at)
+  return mean_over_answer(-jax.nn.log_softmax(model.logits(hidden)), rows)
+
+
+def mean_over_answer(cost: jax.Array, rows: Rows) -> jax.Array:
+  """Mean over each row's labels of their cost [B, P, V], [B]."""
+  chosen = jnp.take_along_axis(cost, rows.labels[..., None], -1)[..., 0]
+  count = jnp.maximum(rows.mask.sum(-1), 1)
+  return jnp.where(rows.mask, chosen, 0).sum(-1) / count
+
+
+def descend(
+  losses: Callable[[jax.Array], jax.Array],
+  start: jax.Array,
+  *,
+  rate: float,
+  steps: int,
+  stop: float,
+  bound: float = float("inf"),
+) -> tuple[jax.Array, jax.Array]:
+  """Adam on B separate problems at once, each until its loss is small.
+
+  Args:
+    losses: parameters [B, ...] to losses [B], each of its own parameters only.
+    start: [B, ...].
+    rate, steps: of Adam (0.9, 0.999, 1e-8).
+    stop: a problem whose loss is below this is left as it is from then on.
+    bound: no entry strays further than this from zero.
+
+  Returns:
+    the parameters, and int32 [B] steps taken.
+  """
+  rule = optax.adam(rate)
+
+  def total(value: jax.Array) -> tuple[jax.Array, jax.Array]:
+    each = losses(value)
+    return each.sum(), each
+
+  def advance(state: Any) -> Any:
+    value, memory, live, count, step = state
+    (_, each), slope = jax.value_and_grad(total, has_aux=True)(value)
+    # Not `each >= stop`: what is no number must go on and be found out.
+    live = live & ~(each < stop)
+    change, memory = rule.update(slope, memory)
+    moved = jnp.clip(value + change, -bound, bound)
+    kept = live.reshape((-1,) + (1,) * (value.ndim - 1))
+    value = jnp.where(kept, moved, value)
+    return value, memory, live, count + live, step + 1
+
+  problems = start.shape[0]
+  value, _, _, count, _ = jax.lax.while_loop(
+    lambda state: (state[4] < steps) & state[2].any(),
+    advance,
+    (
+      start,
+      rule.init(start),
+      jnp.ones(problems, bool),
+      jnp.zeros(problems, jnp.int32),
+      jnp.int32(0),
+    ),
+  )
+  return value, count
+
+
+def refuse_overflow(edit: Any, requests: Sequence[Request]) -> None:
+  """Raises a UserError naming the first request whose numbers are not finite.
+
+  Args:
+    edit: arrays with a leading axis of requests; or without, for all of them.
+    requests: the requests.
+  """
+  for leaf in jax.tree.leaves(edit):
+    bad = ~np.asarray(jnp.isfinite(leaf).reshape(leaf.shape[0], -1).all(-1))
+    if bad.any():
+      number = int(bad.argmax()) if len(bad) == len(requests) else 0
+      raise UserError(
+        f"edit request {requests[number].prompt!r}: the edit's numbers"
+        " overflow; take a smaller rate or fewer steps"
+      )

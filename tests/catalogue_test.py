@@ -1,0 +1,145 @@
+"""Editors by name: in Python, in the evaluation and in the edit command."""
+
+import numpy as np
+import pytest
+from absl import flags
+
+from instructedit_jax import edit as edit_command
+from instructedit_jax.editing.archive import load_edit
+from instructedit_jax.editing.codebook import CodebookEdit
+from instructedit_jax.editors.catalogue import METHODS, open_editor
+from instructedit_jax.editors.fine_tuning import FineTuning
+from instructedit_jax.editors.grace import Grace
+from instructedit_jax.editors.trained import TrainedEditor
+from instructedit_jax.errors import UserError
+from instructedit_jax.evaluation import Options, evaluate
+from instructedit_jax.evaluation.chunks import chunks_of
+from instructedit_jax.evaluation.settings import Settings
+from instructedit_jax.models.language_model import load_model
+from tests import tiny
+
+
+def test_names_and_options():
+  published = open_editor("ft_l")
+  assert isinstance(published, FineTuning)
+  assert published.config.objective == "prompt_last"
+  assert published.name == "ft_l"
+  changed = open_editor("ft_m:steps=50:rate=1e-3:block=2:bound=inf")
+  assert changed.name == "ft_m:steps=50:rate=1e-3:block=2:bound=inf"
+  config = changed.config
+  assert (config.steps, config.rate, config.block) == (50, 1e-3, 2)
+  assert config.bound == np.inf
+  assert isinstance(open_editor("grace:suffix=2"), Grace)
+  assert open_editor("grace:suffix=2").suffix == 2
+  assert all(open_editor(name).details == {} for name in METHODS)
+
+
+def test_folders(tmp_path):
+  tiny.editor(tiny.model()).save(tmp_path / "editor")
+  assert isinstance(open_editor(str(tmp_path)), TrainedEditor)
+
+
+@pytest.mark.parametrize(
+  ("spec", "message"),
+  [
+    ("rome", "one of base, ft_l, ft_m, grace, ultraedit"),
+    ("ft_m:speed=1", "no option 'speed=1'.*rate"),
+    ("ft_m:steps", "no option 'steps'"),
+    ("ft_m:steps=many", "steps='many' is not of type int"),
+    ("ft_m:objective=x", "editor ft_m: objective=x"),
+    ("grace:radius=-1", "editor grace: radius"),
+  ],
+)
+def test_mistakes_are_told(spec, message):
+  with pytest.raises(UserError, match=message):
+    open_editor(spec)
+
+
+def test_a_record_that_fails_is_named_and_the_others_are_done():
+  model = tiny.model()
+  records = [tiny.record(0), tiny.record(1, prompt="x " * 600)]
+  records += [tiny.record(2), tiny.opinion(3)]
+  results = evaluate(
+    model,
+    open_editor("ft_l:steps=2"),
+    records,
+    options=Options(free=False, fluency_limit=0, resamples=5),
+  )
+  assert [r.id for r in results.records] == [records[i].id for i in (0, 2, 3)]
+  ((failed, reason),) = results.failed
+  assert failed == records[1].id
+  assert "at most" in reason
+
+
+def test_the_evaluation_takes_names_beside_folders(tmp_path):
+  tiny.editor(load_model("random:tiny-llama")).save(tmp_path / "run" / "editor")
+  names = ["base", "ft_m:steps=0", str(tmp_path / "run"), "grace:suffix=2"]
+  options = Options(free=False, fluency_limit=0, resamples=5)
+  settings = Settings(
+    editors=tuple(names),
+    out=str(tmp_path / "out"),
+    tasks=("counterfact",),
+    limit=1,
+    queries=("bare",),
+    options=options,
+  )
+  base, none, trained, grace = chunks_of(settings)
+  assert [c.label for c in (base, none, trained, grace)] == [
+    "base",
+    "ft_m:steps=0",
+    "mend",
+    "grace:suffix=2",
+  ]
+  # The model is the one that the trained editor names, once for each suffix.
+  assert base.baseline is none.baseline is trained.baseline
+  assert grace.baseline.model.config.suffix == 2
+  assert none.stamp["editor"]["method"] == "ft_m:steps=0"
+  assert none.stamp["editor"]["config"]["rate"] == 5e-4
+  assert len(trained.stamp["editor"]["sha256"]) == 64
+  results = none.evaluate(options, lambda count: None)
+  assert results.editor == "ft_m:steps=0"
+  assert results.value("locality_em") == 100
+  assert results.value("locality_kl") == pytest.approx(0, abs=1e-4)
+  assert none.load() == results
+  with pytest.raises(UserError, match="--model"):
+    chunks_of(Settings(editors=("grace",), out=str(tmp_path / "x")))
+
+
+def test_the_edit_command_takes_names(tmp_path, capsys):
+  path = tmp_path / "edit.npz"
+  values = {
+    "editor": "grace:steps=5",
+    "model": "random:tiny-llama",
+    "prompt": "S is",
+    "target": "a",
+    "tokens": 2,
+    "save": str(path),
+  }
+  with flags_set(**values):
+    edit_command.main(["edit"])
+  assert "target: a" in capsys.readouterr().out
+  edit = load_edit(path, load_model("random:tiny-llama"))
+  assert isinstance(edit, CodebookEdit)
+  with (
+    flags_set(**values | {"export": str(tmp_path / "model")}),
+    pytest.raises(UserError, match="cannot be merged"),
+  ):
+    edit_command.main(["edit"])
+
+
+class flags_set:
+  """Gives flags values for a while."""
+
+  def __init__(self, **values):
+    self._values = values
+
+  def __enter__(self):
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS.mark_as_parsed()
+    self._held = {name: flags.FLAGS[name].value for name in self._values}
+    for name, value in self._values.items():
+      flags.FLAGS[name].value = value
+
+  def __exit__(self, *_):
+    for name, value in self._held.items():
+      flags.FLAGS[name].value = value
