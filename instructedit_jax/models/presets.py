@@ -18,6 +18,23 @@ def preset(name: str) -> DecoderConfig:
   return _PRESETS[name]
 
 
+def names() -> list[str]:
+  """Every known shape's name."""
+  return sorted(_PRESETS)
+
+
+def name_of(spec: str) -> str | None:
+  """The preset with the shape of a model that `load_model` takes, or None.
+
+  Args:
+    spec: "smollm2-135m", "hf:meta-llama/Llama-2-7b-hf"...
+  """
+  name = spec.removeprefix("hf:").rpartition("/")[2].lower()
+  for ending in ("-hf", "-instruct", "-chat"):
+    name = name.removesuffix(ending)
+  return name if name in _PRESETS else None
+
+
 def _gpt2_shape(
   vocab: int, width: int, blocks: int, heads: int
 ) -> DecoderConfig:
@@ -31,19 +48,28 @@ def _gpt2_shape(
   return families.from_transformers(fields)
 
 
-_PRESETS = {
-  "gpt2-xl": _gpt2_shape(50257, 1600, 48, 25),
-  "llama-2-7b": DecoderConfig(
+def _llama2_shape(
+  width: int, ffn: int, blocks: int, heads: int, kv_heads: int
+) -> DecoderConfig:
+  return DecoderConfig(
     vocab=32000,
-    width=4096,
-    ffn=11008,
-    blocks=32,
-    heads=32,
-    kv_heads=32,
-    head_dim=128,
+    width=width,
+    ffn=ffn,
+    blocks=blocks,
+    heads=heads,
+    kv_heads=kv_heads,
+    head_dim=width // heads,
     context=4096,
     tied=False,
-  ),
+  )
+
+
+_PRESETS = {
+  "gpt2": _gpt2_shape(50257, 768, 12, 12),
+  "gpt2-xl": _gpt2_shape(50257, 1600, 48, 25),
+  "llama-2-7b": _llama2_shape(4096, 11008, 32, 32, 32),
+  "llama-2-13b": _llama2_shape(5120, 13824, 40, 40, 40),
+  "llama-2-70b": _llama2_shape(8192, 28672, 80, 64, 8),
   "smollm2-135m": DecoderConfig(
     vocab=49152,
     width=576,

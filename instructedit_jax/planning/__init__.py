@@ -1,0 +1,1 @@
+"""What a run needs, computed from shapes alone."""
