@@ -1,0 +1,283 @@
+"""Our editor and its training step as a good PyTorch engineer would write them.
+
+Requests are batched; hooks read factors and apply factored edits; the head runs
+on scored positions alone; only real rows meet the network. What is left out is
+what the whole-model code of transformers does not offer: states of the frozen
+blocks kept between calls, and sequences packed into rows.
+"""
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from benchmarks.peer import network
+from benchmarks.peer.language_model import Peer, Tap
+from benchmarks.peer.network import Moments
+from benchmarks.peer.texts import Step, Texts
+from instructedit_jax.editors import hypernetwork
+from instructedit_jax.editors.metalearned import EditorConfig
+from instructedit_jax.training.losses import LossConfig
+from instructedit_jax.training.step import OptimizerConfig
+
+# name -> [B, R, n or m].
+Side = dict[str, torch.Tensor]
+
+
+class Batched:
+  """The editor, its statistics and its optimizer.
+
+  Args:
+    peer: the base model.
+    config: the editor; its factors must come from answer rows.
+    params, statistics: ours, whose numbers are taken over.
+    loss, optimizer: as ours.
+  """
+
+  def __init__(
+    self,
+    peer: Peer,
+    config: EditorConfig,
+    params: Any,
+    statistics: Any,
+    loss: LossConfig,
+    optimizer: OptimizerConfig,
+  ):
+    self.peer, self.config, self._loss = peer, config, loss
+    device = peer.device
+    self.params = network.tensors(params, device, grad=True)
+    self.statistics = {
+      key: {side: Moments.of(m, device) for side, m in sides.items()}
+      for key, sides in statistics.items()
+    }
+    self._clip = optimizer.clip
+    self._shapes = {n: peer.config.matrix_shape(n) for n in peer.matrices}
+    rates = [self.params["rates"]]
+    others = [
+      leaf
+      for path, leaf in network.flat(self.params).items()
+      if not path.startswith(".rates")
+    ]
+    self._groups = (others, rates)
+    self._adam = torch.optim.Adam(
+      [
+        {"params": others, "lr": optimizer.learning_rate},
+        {"params": rates, "lr": optimizer.rates_learning_rate},
+      ],
+      betas=(0.9, optimizer.b2),
+    )
+
+  def step(self, batch: Step) -> dict[str, float]:
+    """One training step."""
+    self._adam.zero_grad()
+    losses = self.losses(batch)
+    losses["loss"].backward()
+    for group in self._groups:
+      torch.nn.utils.clip_grad_norm_(group, self._clip)
+    self._adam.step()
+    return {name: float(value.detach()) for name, value in losses.items()}
+
+  def losses(self, batch: Step) -> dict[str, torch.Tensor]:
+    """The losses of a batch of edits; the statistics grow."""
+    keep, ask = batch.keep, batch.ask
+    with torch.no_grad():
+      base = self.peer.head(keep.scored(self.peer.hidden(keep.tokens)))
+    pooled = self._pooled(batch.told)
+    edit = self.propose(batch.edit, pooled, batch.given, grow=True)
+    after = self.after(keep, edit)
+    wanted = base.log_softmax(-1)
+    gap = (wanted.exp() * (wanted - after.log_softmax(-1))).sum(-1)
+    count = len(batch.given)
+    kept = (gap * batch.keep_weight).sum() / count
+    logits = self.after(ask, edit)
+    log_p = -functional.cross_entropy(logits, ask.labels, reduction="none")
+    log_not_p = torch.log1p(-torch.exp(log_p.clamp(max=-1e-4)))
+    nll = torch.where(batch.avoid, -log_not_p, -log_p)
+    asked = (nll * batch.ask_weight).sum() / count
+    total = self._loss.edit * asked + self._loss.keep * kept
+    return {"loss": total, "edit_loss": asked, "locality_kl": kept}
+
+  def after(self, texts: Texts, edit: tuple[Side, Side] | None) -> torch.Tensor:
+    """Logits [N, V] of scored positions, of the edited model."""
+    tap = None if edit is None else _tap(edit, texts.owner)
+    return self.peer.head(texts.scored(self.peer.hidden(texts.tokens, tap)))
+
+  def propose(
+    self,
+    requests: Texts,
+    pooled: torch.Tensor | None,
+    given: torch.Tensor | None,
+    grow: bool = False,
+  ) -> tuple[Side, Side]:
+    """Factored edits (u, v) of B requests, [B, R, ...]."""
+    edit: tuple[Side, Side] | None = None
+    for index in range(self.config.rounds):
+      fixed = edit and tuple(
+        {name: value.detach() for name, value in side.items()} for side in edit
+      )
+      rows = self._factors(requests, fixed)
+      if grow and index == 0:
+        for name, (x, d) in rows.items():
+          seen = self._seen(name)
+          seen["x"].fold(x)
+          seen["delta"].fold(d)
+      more = self._round(requests, rows, pooled, given, index)
+      if edit is not None:
+        more = tuple(
+          {name: torch.cat([old[name], new[name]], 1) for name in old}
+          for old, new in zip(edit, more, strict=True)
+        )
+      edit = more
+    assert edit is not None
+    return edit
+
+  def _pooled(self, told: Texts) -> torch.Tensor:
+    """Mean states in front of the first editable matrix, [B, D]."""
+    found: list[torch.Tensor] = []
+    gpt2 = self.peer.config.family == "gpt2"
+    first = self.peer.config.first_editable
+    lm = self.peer.lm
+    block = (lm.transformer.h if gpt2 else lm.model.layers)[first]
+    norm = block.ln_2 if gpt2 else block.post_attention_layernorm
+    handle = norm.register_forward_hook(lambda m, x, y: found.append(x[0]))
+    with torch.no_grad():
+      self.peer.hidden(told.tokens)
+    handle.remove()
+    # Padding stands on the right; instructions have no zero token inside.
+    lengths = (told.tokens != 0).long().cumsum(1).argmax(1) + 1
+    order = torch.arange(told.tokens.shape[1], device=lengths.device)
+    real = (order[None] < lengths[:, None]).float()[..., None]
+    return (found[0].float() * real).sum(1) / real.sum(1)
+
+  def _factors(
+    self, requests: Texts, edit: Any
+  ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Inputs and output gradients of the rows that predict an answer, [N, ]."""
+    inputs: Side = {}
+    probes: Side = {}
+    edited = None if edit is None else _tap(edit, requests.owner)
+
+    def tap(name: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+      y = y if edited is None else edited(name, x, y)
+      inputs[name] = x.detach()
+      probes[name] = torch.zeros_like(y, requires_grad=True)
+      return y + probes[name]
+
+    logits = self.peer.head(
+      requests.scored(self.peer.hidden(requests.tokens, tap))
+    )
+    nll = functional.cross_entropy(logits, requests.labels, reduction="none")
+    counts = torch.bincount(requests.row, minlength=len(requests.tokens))
+    loss = (nll / counts[requests.row]).sum()
+    deltas = torch.autograd.grad(loss, list(probes.values()))
+    return {
+      name: (requests.scored(inputs[name]).float(), requests.scored(d).float())
+      for name, d in zip(probes, deltas, strict=True)
+    }
+
+  def _round(
+    self,
+    requests: Texts,
+    rows: dict[str, tuple[torch.Tensor, torch.Tensor]],
+    pooled: torch.Tensor | None,
+    given: torch.Tensor | None,
+    index: int,
+  ) -> tuple[Side, Side]:
+    config, params = self.config, self.params
+    count = len(requests.tokens)
+    rates = params["rates"].reshape(config.rounds, -1)[index].expand(count, -1)
+    changes: Any = None
+    if config.conditioned and pooled is not None:
+      changes, factor = self._modulation(pooled, given)
+      rates = rates * factor
+    u, v = self._network(rows, changes, requests.row)
+    keys, values = {}, {}
+    for number, name in enumerate(self._shapes):
+      keys[name] = _padded(u[name], requests, count)
+      v_name = _padded(v[name], requests, count)
+      step = -config.rate * rates[:, number]
+      values[name] = v_name * step[:, None, None]
+    if config.ridge:
+      keys = self._decorrelate(keys)
+    return keys, values
+
+  def _network(
+    self, rows: dict, changes: Any, owner: torch.Tensor
+  ) -> tuple[Side, Side]:
+    """The network on the rows of all matrices of a shape at once."""
+    form = self.config.network
+    u: Side = {}
+    v: Side = {}
+    for net, names in hypernetwork.members(self._shapes, form).items():
+      white = []
+      for name in names:
+        seen, (x, d) = self._seen(name), rows[name]
+        pair = [seen["x"].whiten(x), seen["delta"].whiten(d)]
+        white.append(torch.cat(pair, -1))
+      modes = torch.arange(len(names), device=owner.device)
+      out = network.run(
+        self.params["network"][net]["both"],
+        torch.cat(white),
+        modes.repeat_interleave(len(owner)),
+        form,
+        None if changes is None else changes[net]["both"],
+        owner.repeat(len(names)),
+      )
+      n = self._shapes[names[0]][0]
+      for name, part in zip(names, out.split(len(owner)), strict=True):
+        u[name], v[name] = part[:, :n], part[:, n:]
+    return u, v
+
+  def _modulation(
+    self, pooled: torch.Tensor, given: torch.Tensor | None
+  ) -> tuple[Any, torch.Tensor]:
+    held = self.params["conditioner"]
+    unit = pooled * torch.rsqrt(pooled.square().mean(-1, keepdim=True) + 1e-6)
+    code = functional.gelu(
+      unit @ held["code"] + held["bias"], approximate="tanh"
+    )
+    if given is not None:
+      code = torch.where(given[:, None], code, torch.zeros_like(code))
+    changes = {
+      net: {
+        side: [[code @ table for table in layer] for layer in layers]
+        for side, layers in sides.items()
+      }
+      for net, sides in held["layers"].items()
+    }
+    return changes, torch.exp(code @ held["rates"])
+
+  def _decorrelate(self, keys: Side) -> Side:
+    eye = torch.eye(next(iter(keys.values())).shape[1], device=self.peer.device)
+    found = {}
+    for name, x in keys.items():
+      strength = self.params["ridge"][name].exp() / x.shape[-1]
+      gram = x @ x.transpose(-1, -2) * strength
+      found[name] = torch.linalg.solve(gram + eye, x)
+    return found
+
+  def _seen(self, name: str) -> dict[str, Moments]:
+    per = self.config.network.statistics_per
+    if per == "matrix":
+      return self.statistics[name]
+    return self.statistics[hypernetwork.shape_key(self._shapes[name])]
+
+
+def _padded(rows: torch.Tensor, requests: Texts, count: int) -> torch.Tensor:
+  """Rows [N, n] of B requests as [B, R, n]."""
+  counts = torch.bincount(requests.row, minlength=count)
+  starts = counts.cumsum(0) - counts
+  place = torch.arange(len(rows), device=rows.device) - starts[requests.row]
+  shape = (count, int(counts.max()), rows.shape[1])
+  empty = torch.zeros(shape, device=rows.device)
+  return empty.index_put((requests.row, place), rows)
+
+
+def _tap(edit: Any, owner: torch.Tensor) -> Tap:
+  """y + (x u^T) v with each sequence's own edit."""
+
+  def act(name: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    u, v = edit[0][name][owner].to(x.dtype), edit[1][name][owner].to(x.dtype)
+    return y + torch.bmm(torch.bmm(x, u.transpose(1, 2)), v)
+
+  return act
