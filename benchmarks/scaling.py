@@ -1,4 +1,4 @@
-r"""Scaling: throughput against batch, length, rank and devices; traffic on paper.
+r"""Scaling: throughput by batch, length, rank and devices; traffic on paper.
 
   python -m benchmarks.scaling --out=scaling.json
   python -m benchmarks.scaling --paper=8,64,256 --devices= --sweeps=
@@ -169,24 +169,23 @@ def _run(point: Point) -> dict[str, Any]:
   step = step_lib.make_train_step(
     model.graph, editor, LossConfig(), model.config, rule
   )
-  state = jax.jit(
-    lambda: step_lib.init_state(jax.random.key(0), editor, model.config, rule),
-    out_shardings=whole,
-  )()
+
+  def fresh() -> step_lib.TrainState:
+    key = jax.random.key(0)
+    return step_lib.init_state(key, editor, model.config, rule)
+
   divided = NamedSharding(mesh, PartitionSpec("data"))
   batch = synthetic.batch(model.config, shape, point.batch)
   program = jax.jit(step, out_shardings=(whole, whole))
-  weights = jax.device_put(model.params, whole)
   if point.compile_only:
-    shapes = jax.tree.map(
-      lambda leaf: jax.ShapeDtypeStruct(
-        leaf.shape, leaf.dtype, sharding=divided
-      ),
-      batch,
+    abstract = (
+      _abstract(jax.eval_shape(fresh), whole),
+      _abstract(model.params, whole),
+      _abstract(batch, divided),
     )
-    return parallel.compiled_report(
-      program.lower(state, weights, shapes).compile()
-    )
+    return parallel.compiled_report(program.lower(*abstract).compile())
+  state = jax.jit(fresh, out_shardings=whole)()
+  weights = jax.device_put(model.params, whole)
   batch = jax.device_put(batch, divided)
   held = {"state": state}
 
@@ -196,6 +195,15 @@ def _run(point: Point) -> dict[str, Any]:
 
   times = side_by_side({"step": once}, _REPEATS.value)["step"]
   return {"walls": times.walls, "cpus": times.cpus}
+
+
+def _abstract(tree: Any, sharding: NamedSharding) -> Any:
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=sharding
+    ),
+    tree,
+  )
 
 
 if __name__ == "__main__":

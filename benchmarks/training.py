@@ -218,6 +218,7 @@ class BatchedPeer:
     self._turn = 0
 
   def __call__(self) -> Any:
+    """One step."""
     self._turn += 1
     return self._editor.step(self._steps[self._turn % len(self._steps)])
 
