@@ -198,7 +198,7 @@ def test_index_without_a_map(directory):
   ("spec", "options", "message"),
   [
     ("no-such-model", {}, "not a directory, and not one of"),
-    ("random:nothing", {}, "no preset 'nothing'; there are gpt2-xl"),
+    ("random:nothing", {}, "no preset 'nothing'; there are gpt2, gpt2-xl"),
     ("random:tiny-gpt2", {"suffix": 0}, "choose between 1 and 4"),
     ("random:tiny-gpt2", {"suffix": 5}, "choose between 1 and 4"),
     ("random:tiny-gpt2", {"dtype": "float16"}, "dtype 'float16'"),
