@@ -6,7 +6,8 @@ r"""One instruction-conditioned editor for many kinds of edits.
 `get_config(arg)` takes comma-separated words:
   a method       instructedit (default), mend, instructedit_text,
                  instructedit_views
-  a model        smollm2-135m (default), gpt2-xl, llama-2-7b
+  a model        smollm2-135m (default), gpt2-xl, llama-2-7b, llama-2-13b,
+                 llama-2-70b
 """
 
 import ml_collections
@@ -24,6 +25,8 @@ MODELS = {
   "smollm2-135m": "smollm2-135m",
   "gpt2-xl": "hf:openai-community/gpt2-xl",
   "llama-2-7b": "hf:meta-llama/Llama-2-7b-hf",
+  "llama-2-13b": "hf:meta-llama/Llama-2-13b-hf",
+  "llama-2-70b": "hf:meta-llama/Llama-2-70b-hf",
 }
 
 

@@ -17,7 +17,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   """Returns `multi`'s configuration with less of everything."""
   config = multi.get_config(arg)
   config.data = "embedded"
-  config.steps = 200
-  config.validate_every = 50
-  config.checkpoint_every = 50
+  config.steps = 300
+  config.validate_every = 60
+  config.checkpoint_every = 60
   return config

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import importlib.util
+import itertools
 import logging as python_logging
 import os
 import pathlib
@@ -24,8 +25,9 @@ from instructedit_jax.parallel import processes
 _ERROR_EXIT = 2
 _INTERRUPT_EXIT = 130  # 128 + SIGINT, as shells count
 _ALIKE = 0.65  # likeness from which a key is offered as the one meant
-_CONFIG_FLAGS: list[str] = []  # names given to config_flag
+_CONFIG_FLAGS: dict[str, str | None] = {}  # config_flag's names and defaults
 _DISTRIBUTED = "distributed"
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def config_flag(
@@ -34,12 +36,12 @@ def config_flag(
   """Defines --NAME=FILE.py[:ARG] with --NAME.KEY=VALUE overrides.
 
   The file's `get_config(arg)` returns an `ml_collections.ConfigDict`. The flag
-  must be given unless it has a default. The returned holder's `value` is the
-  locked configuration.
+  must be given unless it has a default, which is read when flags are parsed.
+  The returned holder's `value` is the locked configuration.
   """
-  _CONFIG_FLAGS.append(name)
+  _CONFIG_FLAGS[name] = default
   return config_flags.DEFINE_config_file(
-    name, default, help or "Configuration file, FILE.py or FILE.py:ARG."
+    name, None, help or "Configuration file, FILE.py or FILE.py:ARG."
   )
 
 
@@ -166,11 +168,12 @@ def _prepared(main: Callable[[Sequence[str]], Any]) -> Callable[..., Any]:
 
 
 class _OwnInformation(python_logging.Filter):
-  """Drops the step-by-step information of the checkpoint library."""
+  """Drops what libraries tell step by step; their warnings stay."""
 
   def filter(self, record: python_logging.LogRecord) -> bool:
-    foreign = f"{os.sep}orbax{os.sep}" in record.pathname
-    return record.levelno >= python_logging.WARNING or not foreign
+    own = record.pathname.startswith(_PACKAGE)
+    library = f"{os.sep}site-packages{os.sep}" in record.pathname
+    return own or not library or record.levelno >= python_logging.WARNING
 
 
 def _plain_log() -> None:
@@ -184,8 +187,11 @@ def _plain_log() -> None:
 def _parse_flags(argv: Sequence[str]) -> list[str]:
   """Parses `argv`; every complaint becomes a UserError."""
   if not any(re.fullmatch(r"--?help\w*", arg) for arg in argv[1:]):
-    for name in _CONFIG_FLAGS:
-      _check_config(name, argv)
+    for name, default in _CONFIG_FLAGS.items():
+      given = _given_config(name, argv)
+      if given is None and default is not None:
+        argv = [argv[0], f"--{name}={default}", *argv[1:]]
+      _check_config(name, given or default, argv)
   try:
     # ml_collections looks for overrides in sys.argv, whatever it is handed.
     with _as_command_line(argv):
@@ -204,20 +210,32 @@ def _as_command_line(argv: Sequence[str]) -> Iterator[None]:
     sys.argv = old
 
 
-def _check_config(name: str, argv: Sequence[str]) -> None:
-  """Loads a configuration ahead, to name what is wrong with it plainly."""
-  place = flags.FLAGS[name].default
-  overrides = []
-  for before, argument in zip(argv, [*argv[1:], ""], strict=True):
-    if argument == "--":
-      break
+def _given_config(name: str, argv: Sequence[str]) -> str | None:
+  """The FILE.py[:ARG] that the command line names last."""
+  place = None
+  for before, argument in _pairs(argv):
     match = re.match(rf"--?{name}=(.*)$", argument, re.DOTALL)
     place = match[1] if match else place
     if before in (f"--{name}", f"-{name}"):
       place = argument
-    match = re.match(rf"--?(?:no)?{name}\.([^=]+)", argument)
-    if match:
-      overrides.append(match[1])
+  return place
+
+
+def _pairs(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
+  """Each option with the word in front of it, up to a bare "--"."""
+  for before, argument in itertools.pairwise([*argv, ""]):
+    if argument == "--":
+      return
+    yield before, argument
+
+
+def _check_config(name: str, place: str | None, argv: Sequence[str]) -> None:
+  """Loads a configuration ahead, to name what is wrong with it plainly."""
+  found = (
+    re.match(rf"--?(?:no)?{name}\.([^=]+)", argument)
+    for _, argument in _pairs(argv)
+  )
+  overrides = [match[1] for match in found if match]
   if place is None:
     raise UserError(
       f"--{name}=FILE.py is missing.{_beside(pathlib.Path('configs') / '_')}"

@@ -23,9 +23,10 @@ from absl import flags
 from instructedit_jax import app, report
 from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation.options import QUERIES, Options
-from instructedit_jax.evaluation.results import merged_rows
+from instructedit_jax.evaluation.results import Results, merged_rows
 from instructedit_jax.evaluation.run import run
 from instructedit_jax.evaluation.settings import Settings
+from instructedit_jax.tasks.instructions import POOLS, load_pools
 
 _PROGRAM = ("python", "-m", "instructedit_jax.evaluate")
 _DEFAULT = Options()
@@ -56,7 +57,14 @@ _QUERIES = flags.DEFINE_list(
 _INSTRUCTION = flags.DEFINE_string(
   "instruction",
   str(_DEFAULT.instruction),
-  "Description given with each edit: seen:0, held_out:2, ..., or none.",
+  "Instruction given with each edit: seen:0, held_out:2, name, nonsense:0,"
+  " other:0, shuffled:0 or none; see instructedit_jax/evaluation/choices.py.",
+)
+_INSTRUCTIONS = flags.DEFINE_string(
+  "instructions", None, "File of instruction pools; default the project's own."
+)
+_TOLD = flags.DEFINE_bool(
+  "told", True, "Editors get it too, not only instructed questions."
 )
 _FREE = flags.DEFINE_bool("free", _DEFAULT.free, "Also generate answers.")
 _FREE_LIMIT = flags.DEFINE_integer(
@@ -89,8 +97,10 @@ def main(argv: Sequence[str]) -> None:
       split=_SPLIT.value,
       limit=_LIMIT.value,
       queries=tuple(_QUERIES.value),
+      told=_TOLD.value,
       options=Options(
         instruction=_INSTRUCTION.value,
+        pools=load_pools(_INSTRUCTIONS.value) if _INSTRUCTIONS.value else POOLS,
         batch=_BATCH.value,
         free=_FREE.value,
         free_limit=_FREE_LIMIT.value,
@@ -102,14 +112,19 @@ def main(argv: Sequence[str]) -> None:
     )
   )
   print(report.markdown(merged_rows(results)))
-  bare = [r for r in results if r.query == _QUERIES.value[0]]
-  shown = report.examples(bare, _SHOW.value)
+  shown = report.examples(_edited(results), _SHOW.value)
   if shown:
     print(f"editor  prompt -> before | after (target)\n{shown}\n")
   failed = sum(len(result.failed) for result in results)
   if failed:
     print(f"{failed} evaluations of records failed; see protocol.json\n")
   print(f"Everything is in {_OUT.value}/")
+
+
+def _edited(results: Sequence[Results]) -> list[Results]:
+  """Results worth an example: one query style, no unedited model."""
+  asked = [r for r in results if r.query == _QUERIES.value[0]]
+  return [r for r in asked if r.editor != "base"] or asked
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts beside it: one virtual environment, set up once.
 #
 #   VENV         where it is or will be made (default .venv)

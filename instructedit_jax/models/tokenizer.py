@@ -87,16 +87,19 @@ class Tokenizer:
   def encode_pair(self, prompt: str, target: str) -> tuple[list[int], int]:
     """Tokenises prompt, a space and target as one text.
 
+    A space that is a token of its own (in front of a digit, for many
+    tokenizers) belongs to the target: asked the prompt alone, the model has to
+    say it too.
+
     Returns:
       The ids (BOS in front where the family has one) and the index of the
-      first token that contains a character of the target.
+      first token behind the prompt; the number of ids for an empty target.
     """
     encoding = self.core.encode(f"{prompt} {target}", add_special_tokens=False)
-    begin = len(prompt) + 1
-    start = next(
-      (i for i, (_, end) in enumerate(encoding.offsets) if end > begin),
-      len(encoding.ids),
+    behind = (
+      i for i, (_, end) in enumerate(encoding.offsets) if end > len(prompt)
     )
+    start = next(behind, len(encoding.ids)) if target else len(encoding.ids)
     return [*self.bos_ids, *encoding.ids], len(self.bos_ids) + start
 
   def check(self, vocab: int) -> None:
