@@ -20,6 +20,7 @@ from instructedit_jax.evaluation.independent import BASE, evaluate
 from instructedit_jax.evaluation.options import Options
 from instructedit_jax.evaluation.results import Results
 from instructedit_jax.evaluation.settings import Settings
+from instructedit_jax.evaluation.untold import Untold
 from instructedit_jax.files import atomic_write
 from instructedit_jax.models.language_model import load_model
 from instructedit_jax.tasks.record import TASKS, Record
@@ -72,6 +73,11 @@ class Chunk:
       progress=progress,
     )
     results.editor = self.label
+    if isinstance(self.editor, Untold):
+      results.records = [
+        dataclasses.replace(record, instruction="")
+        for record in results.records
+      ]
     write_json(
       self.path, {"protocol": self.stamp, "results": results.to_dict()}
     )
@@ -80,14 +86,23 @@ class Chunk:
     return results
 
 
-def chunks_of(settings: Settings) -> list[Chunk]:
+def chunks_of(
+  settings: Settings, loaded: dict[Any, Baseline] | None = None
+) -> list[Chunk]:
   """All there is to do, task by task.
+
+  Args:
+    settings: what is asked for.
+    loaded: models in use by what was asked of them, taken from here and added;
+      for several evaluations in a row.
 
   Raises:
     UserError: an editor, the data or the model cannot be read, or they do not
       belong together.
   """
   editors = _editors(settings.editors)
+  if not settings.told:
+    editors = {n: e and Untold(e) for n, e in editors.items()}
   details = [dict(e.details) for e in editors.values() if e is not None]
   first = next((held for held in details if held), {})
   data = settings.data or first.get("data") or EMBEDDED
@@ -98,7 +113,8 @@ def chunks_of(settings: Settings) -> list[Chunk]:
     for task in dict.fromkeys(tasks)
   }
   sources = {task: find_file(data, task, settings.split) for task in records}
-  baselines = _baselines(settings, editors, details)
+  loaded = {} if loaded is None else loaded
+  baselines = _baselines(settings, editors, details, loaded)
   stamps = {name: _stamp(e) for name, e in editors.items()}
   found = []
   for task, mine in records.items():
@@ -128,6 +144,8 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 def _stamp(editor: UsableEditor | None) -> dict[str, Any] | None:
   """Which editor, and all that its edits depend on."""
+  if isinstance(editor, Untold):
+    return {**(_stamp(editor.inner) or {}), "told": False}
   if isinstance(editor, TrainingFree):
     config = dataclasses.asdict(editor.config)
     return {"method": editor.name, "config": config}
@@ -152,6 +170,7 @@ def _baselines(
   settings: Settings,
   editors: dict[str, UsableEditor | None],
   details: Sequence[dict[str, Any]],
+  loaded: dict[Any, Baseline],
 ) -> dict[str, Baseline]:
   """The base model for each editor; loaded once for each suffix."""
   named = list(dict.fromkeys(d["model"] for d in details if "model" in d))
@@ -167,18 +186,21 @@ def _baselines(
   suffixes = {label: e.suffix for label, e in editors.items() if e is not None}
   # The unedited model is the same whatever its suffix.
   shared = next(iter(suffixes.values()), None)
-  loaded: dict[int | None, Baseline] = {}
   found = {}
   for label, editor in editors.items():
     suffix = suffixes.get(label, shared)
-    if suffix not in loaded:
+    key = (spec, dtype, suffix)
+    if suffix is None:
+      alike = [held for held in loaded if held[:2] == key[:2]]
+      key = alike[0] if alike else key
+    if key not in loaded:
       model = (
         load_model(spec, dtype=dtype)
         if suffix is None
         else load_model(spec, dtype=dtype, suffix=suffix)
       )
-      loaded[suffix] = Baseline(model)
-    found[label] = loaded[suffix]
+      loaded[key] = Baseline(model)
+    found[label] = loaded[key]
     if editor is not None:
       editor.check(found[label].model)
   return found

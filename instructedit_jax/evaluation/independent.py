@@ -54,11 +54,12 @@ def evaluate(
 
   Returns:
     scores, predictions and texts of every record. One that cannot be used,
-    because its prompt is too long for instance, is listed as failed.
+    because its prompt is too long for instance, or that the editor cannot
+    edit, is listed as failed; it may be all of them.
 
   Raises:
-    UserError: nothing to evaluate, every record failed, the editor belongs to
-      another model, or the options make no sense.
+    UserError: nothing to evaluate, the editor belongs to another model, or the
+      options make no sense.
   """
   options = Options() if options is None else options
   if not records:
@@ -71,12 +72,6 @@ def evaluate(
     run(start, batch)
     if progress is not None:
       progress(len(batch))
-  if not run.results.records:
-    record, reason = run.results.failed[0]
-    raise UserError(
-      f"none of the {len(records)} records could be evaluated; the first one,"
-      f" {record}: {reason}"
-    )
   return run.results
 
 

@@ -1,17 +1,24 @@
 """What an evaluation does, apart from model, editor and records."""
 
 import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from instructedit_jax.errors import UserError
+from instructedit_jax.evaluation.choices import NONE as NONE
+from instructedit_jax.evaluation.choices import chosen
 from instructedit_jax.metrics import generated, summary
-from instructedit_jax.tasks import instructions
-from instructedit_jax.tasks.instructions import Instruction
+from instructedit_jax.tasks.instructions import (
+  POOLS,
+  Instruction,
+  InstructionPool,
+)
 from instructedit_jax.tasks.record import Record
 
 BARE, INSTRUCTED = "bare", "instructed"
 QUERIES = (BARE, INSTRUCTED)
-NONE = "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +28,9 @@ class Options:
   Attributes:
     instruction: which one the editor gets with each request, and what stands
       in front of instructed questions: "seen:0", "held_out:2", ... of the
-      record's task; an `Instruction` for all records; or "none".
+      record's task, or another choice of `choices`; an `Instruction` for all
+      records; or "none".
+    pools: the descriptions that choices are made from, by task.
     batch: records edited at once.
     free: whether answers are also generated freely.
     free_limit: only the first so many records' are; None for all.
@@ -34,6 +43,9 @@ class Options:
   """
 
   instruction: str | Instruction = "held_out:0"
+  pools: Mapping[str, InstructionPool] = dataclasses.field(
+    default_factory=lambda: dict(POOLS)
+  )
   batch: int = 16
   free: bool = True
   free_limit: int | None = None
@@ -66,9 +78,7 @@ class Options:
     """
     if isinstance(self.instruction, Instruction):
       return self.instruction
-    if self.instruction == NONE:
-      return None
-    return instructions.fixed(record, self.instruction)
+    return chosen(record, self.instruction, self.pools)
 
   def protocol(self) -> dict[str, Any]:
     """All of it as plain values, with the rules behind the numbers, for JSON.
@@ -76,8 +86,11 @@ class Options:
     Two runs whose protocols are equal measure the same.
     """
     how = f"top-{self.fluency_top_k} sampling, temperature 1"
+    values = dataclasses.asdict(self)
+    pools = json.dumps(values.pop("pools"), sort_keys=True)
     return {
-      **dataclasses.asdict(self),
+      **values,
+      "pools_sha256": hashlib.sha256(pools.encode()).hexdigest(),
       "teacher_forced": (
         "argmax at every answer token after the right tokens; prompt, blank"
         " and answer tokenised together"

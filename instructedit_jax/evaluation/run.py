@@ -9,10 +9,13 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from absl import logging
 
 from instructedit_jax import figures, report
+from instructedit_jax.errors import UserError
+from instructedit_jax.evaluation.baseline import Baseline
 from instructedit_jax.evaluation.chunks import Chunk, chunks_of, write_json
 from instructedit_jax.evaluation.results import Results, merged_rows
 from instructedit_jax.evaluation.settings import Settings
@@ -20,8 +23,14 @@ from instructedit_jax.files import atomic_write
 from instructedit_jax.progress import Progress
 
 
-def run(settings: Settings) -> list[Results]:
+def run(
+  settings: Settings, loaded: dict[Any, Baseline] | None = None
+) -> list[Results]:
   """Evaluates and writes everything.
+
+  Args:
+    settings: what is asked for.
+    loaded: models to share with other runs, see `chunks.chunks_of`.
 
   Returns:
     results by task, editor and query style; those of an earlier run with the
@@ -30,7 +39,7 @@ def run(settings: Settings) -> list[Results]:
   Raises:
     UserError: bad input, or OUT cannot be written.
   """
-  chunks = chunks_of(settings)
+  chunks = chunks_of(settings, loaded)
   held = [chunk.load() for chunk in chunks]
   reused = sum(
     len(chunk.records)
@@ -75,6 +84,12 @@ def _write(
   with atomic_write(out / "table.md") as path:
     text = _heading(chunks, results) + report.markdown(rows)
     path.write_text(text, encoding="utf-8")
+  if not rows:
+    name, reason = next(pair for got in results for pair in got.failed)
+    raise UserError(
+      f"{out}: no record could be evaluated by any editor; the first one,"
+      f" {name}: {reason}"
+    )
   figures.bars(
     [dataclasses.asdict(row) for row in report.headline(rows)],
     out / "figure.png",

@@ -19,6 +19,8 @@ class Settings:
       tasks and "embedded".
     split, limit: which records; the first `limit` ones, None for all.
     queries: styles, of QUERIES.
+    told: whether editors get the instruction too; else it only stands in front
+      of instructed questions.
     options: of the evaluation.
     command: how the run was started; only noted.
   """
@@ -32,6 +34,7 @@ class Settings:
   split: str = "test"
   limit: int | None = None
   queries: tuple[str, ...] = QUERIES
+  told: bool = True
   options: Options = dataclasses.field(default_factory=Options)
   command: str = ""
 

@@ -1,0 +1,49 @@
+"""Other hypernetworks: rank, depth, form, which rows, how many rounds."""
+
+import ml_collections
+
+from configs.paper import common
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+  """Returns the experiment; `arg` is a model, see `common`."""
+  config = common.sweep(
+    arg,
+    "Shapes of the hypernetwork",
+    "InstructEdit with one thing changed at a time; `instructedit` is the"
+    " default.",
+  )
+  config.seeds = (0,)
+  common.add(config, "instructedit", common.recipe("instructedit"))
+  changes = {
+    "rank_16": {"editor.network.rank": 16},
+    "rank_64": {"editor.network.rank": 64},
+    "rank_1024": {"editor.network.rank": 1024},
+    "depth_1": {"editor.network.depth": 1},
+    "depth_4": {"editor.network.depth": 4},
+    "separate": {"editor.network.sides": "separate"},
+    "only_x": {"editor.network.sides": "x"},
+    "only_delta": {"editor.network.sides": "delta"},
+    "one_each": {"editor.network.shared": False},
+    "clamped": {"editor.network.last_clamp": True},
+    "all_rows": {
+      "editor.rows": "all",
+      "editor.ridge": 0.0,
+      "editor.rounds": 1,
+    },
+    "answer_rows": {"editor.ridge": 0.0, "editor.rounds": 1},
+    "one_round": {"editor.rounds": 1},
+    "no_ridge": {"editor.ridge": 0.0},
+  }
+  for name, values in changes.items():
+    recipe = common.recipe("instructedit")
+    recipe.update_from_flattened_dict(values)
+    common.add(config, name, recipe)
+  # The instruction as text, with its rows in the update and without.
+  for rows in ("all", "answer"):
+    recipe = common.recipe("instructedit_text")
+    recipe.editor.rows = rows
+    recipe.editor.ridge, recipe.editor.rounds = 0.0, 1
+    common.add(config, f"text_{rows}_rows", recipe)
+  config.reference = "instructedit"
+  return config

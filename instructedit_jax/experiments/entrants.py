@@ -1,0 +1,126 @@
+"""The editors of an experiment; what is missing is trained."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+from absl import logging
+
+from instructedit_jax import files
+from instructedit_jax.errors import UserError
+from instructedit_jax.evaluation.independent import BASE
+from instructedit_jax.experiments.setup import Setup
+from instructedit_jax.training import config as config_lib
+from instructedit_jax.training import loop
+from instructedit_jax.training.config import TrainConfig
+
+_MARK = "finished.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entrant:
+  """One editor of a comparison.
+
+  Attributes:
+    name: in tables.
+    specs: a folder for each seed; or one name that the evaluator knows.
+    trained_on: its training tasks, where it was trained here.
+  """
+
+  name: str
+  specs: tuple[str, ...]
+  trained_on: tuple[str, ...] = ()
+
+
+def entrants(setup: Setup) -> tuple[list[Entrant], dict[str, str]]:
+  """The editors of an experiment, and why others could not be trained.
+
+  Editors of `setup.given` stand for those of the configuration with the same
+  name; others follow them.
+
+  Raises:
+    UserError: there is none, or `setup.only` names an unknown one.
+  """
+  recipes = _recipes(setup)
+  found: list[Entrant] = []
+  failed: dict[str, str] = {}
+  for name, recipe in recipes.items():
+    if isinstance(recipe, tuple):
+      found.append(Entrant(name, recipe))
+      continue
+    if isinstance(recipe, str):
+      found.append(Entrant(name, (recipe,)))
+      continue
+    specs = []
+    for seed in setup.seeds:
+      config = train_config(setup, recipe, seed)
+      folder = setup.work / "editors" / f"{name}-{seed}"
+      try:
+        train_missing(config, folder)
+        specs.append(str(folder))
+      except UserError as error:
+        # One that diverges must not stop the others: it is a result, too.
+        logging.error("%s, seed %d: %s", name, seed, error)
+        failed[f"{name}, seed {seed}"] = str(error)
+    if specs:
+      tasks = tuple(task for task, weight in config.tasks if weight > 0)
+      found.append(Entrant(name, tuple(specs), tasks))
+  if not found:
+    reason = next(iter(failed.values()), "the configuration names none")
+    raise UserError(f"there is no editor: {reason}")
+  return found, failed
+
+
+def train_config(
+  setup: Setup, recipe: ml_collections.ConfigDict, seed: int
+) -> TrainConfig:
+  """The training run of one seed of a recipe."""
+  config = recipe.copy_and_resolve_references()
+  with config.unlocked():
+    config.data, config.seed = setup.data, seed
+    config.model = setup.config.model
+    if setup.steps is not None:
+      config.steps = setup.steps
+    if setup.prefix_cache is not None:
+      config.prefix_cache = setup.prefix_cache
+  return config_lib.from_config(config)
+
+
+def train_missing(config: TrainConfig, folder: pathlib.Path) -> None:
+  """Trains an editor, unless the same run is finished."""
+  now = json.loads(json.dumps(config_lib.to_dict(config)))
+  mark = folder / _MARK
+  try:
+    if json.loads(mark.read_text(encoding="utf-8")) == now:
+      return
+  except (OSError, ValueError):
+    pass  # not finished
+  logging.info("training %s", folder)
+  loop.train(config, folder)
+  with files.atomic_write(mark) as path:
+    path.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+
+
+def is_base(entrant: Entrant) -> bool:
+  """Whether it is the unedited model."""
+  return entrant.specs == (BASE,)
+
+
+def _recipes(setup: Setup) -> Mapping[str, Any]:
+  """name -> recipe, name that the evaluator knows, or tuple of folders."""
+  configured = setup.config.editors
+  # A ConfigDict sorts its keys; tables want the order of the file.
+  order = dict.fromkeys((*setup.config.get("order", ()), *configured))
+  recipes: dict[str, Any] = {name: configured[name] for name in order}
+  recipes |= setup.given
+  unknown = [name for name in setup.only if name not in recipes]
+  if unknown:
+    raise UserError(
+      f"--only: there is no editor {unknown[0]!r}, only {', '.join(recipes)}"
+    )
+  if not setup.only:
+    return recipes
+  return {name: recipes[name] for name in setup.only}

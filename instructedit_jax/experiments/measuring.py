@@ -1,0 +1,105 @@
+"""Numbers of an experiment's editors, through the usual evaluator."""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from absl import logging
+
+from instructedit_jax.errors import UserError
+from instructedit_jax.evaluation.options import Options
+from instructedit_jax.evaluation.run import run
+from instructedit_jax.evaluation.settings import Settings
+from instructedit_jax.experiments.entrants import Entrant, is_base
+from instructedit_jax.experiments.setup import Setup
+from instructedit_jax.reports.folders import read_folders
+from instructedit_jax.reports.runs import Run, runs_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+  """One way to evaluate.
+
+  Attributes:
+    instruction: a choice of `evaluation.choices`.
+    queries: styles.
+    told: whether the editor gets the instruction too.
+  """
+
+  instruction: str = "held_out:0"
+  queries: tuple[str, ...] = ("bare",)
+  told: bool = True
+
+  @property
+  def folder(self) -> str:
+    """A name for its files."""
+    name = self.instruction if self.told else f"{self.instruction} untold"
+    return re.sub(r"[^\w.-]+", "_", f"{name} {' '.join(self.queries)}")
+
+
+class Measuring:
+  """Evaluations of one experiment; models stay loaded between them.
+
+  Attributes:
+    failed: editor and way -> why it could not be evaluated at all.
+    folders: of the finished evaluations.
+  """
+
+  def __init__(self, setup: Setup):
+    self._setup = setup
+    self._loaded: dict[Any, Any] = {}
+    self.failed: dict[str, str] = {}
+    self.folders: list[pathlib.Path] = []
+
+  def __call__(self, entrants: Sequence[Entrant], way: Way) -> list[Run]:
+    """The runs of all editors that could be evaluated, one for each seed.
+
+    Raises:
+      UserError: none of them could.
+    """
+    found: dict[str, list[Run]] = {}
+    reason = ""
+    # The unedited model takes whatever suffix is there by then.
+    for entrant in sorted(entrants, key=is_base):
+      try:
+        found[entrant.name] = self._runs(entrant, way)
+      except UserError as error:
+        reason = str(error)
+        logging.error("%s, %s: %s", entrant.name, way.instruction, error)
+        self.failed[f"{entrant.name}, {way.instruction}"] = reason
+    if not found:
+      raise UserError(reason)
+    return [run for e in entrants for run in found.get(e.name, [])]
+
+  def _runs(self, entrant: Entrant, way: Way) -> list[Run]:
+    setup, config = self._setup, self._setup.config
+    folder = setup.work / "evaluations" / setup.name / way.folder
+    folder /= re.sub(r"[^\w.-]+", "_", entrant.name)
+    logging.info("evaluating %s, %s", entrant.name, way.folder)
+    run(
+      Settings(
+        editors=entrant.specs,
+        out=str(folder),
+        model=config.model,
+        tasks=setup.tasks,
+        data=setup.data,
+        limit=setup.limit or None,
+        queries=way.queries,
+        told=way.told,
+        options=Options(
+          instruction=way.instruction,
+          pools=setup.pools,
+          free=config.free,
+          free_limit=config.free_limit or None,
+          fluency_limit=config.fluency_limit,
+        ),
+        command=setup.command,
+      ),
+      self._loaded,
+    )
+    self.folders.append(folder)
+    runs, _ = runs_of(read_folders([folder]), {"*": entrant.name})
+    # Folders that a user gives under one name are seeds of it by intent.
+    return [dataclasses.replace(each, editor=entrant.name) for each in runs]

@@ -1,0 +1,139 @@
+"""Pictures that only experiments need: points, lines, boxes."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from instructedit_jax import figures
+
+# Told apart without colour, too.
+_MARKS = ("o", "^", "s", "D", "v", "P", "X", "*")
+
+
+def scatters(
+  panels: Mapping[str, np.ndarray],
+  groups: Sequence[str],
+  out_png: str | os.PathLike[str],
+  title: str,
+) -> None:
+  """One panel of points [N, 2] a title, coloured by group.
+
+  Args:
+    panels: title -> points.
+    groups: of each point, the same in all panels.
+    out_png: file to write, whole or not at all.
+    title: above the panels.
+  """
+  names = list(dict.fromkeys(groups))
+  member = {name: np.array([g == name for g in groups]) for name in names}
+
+  def draw(axes: Axes, points: np.ndarray) -> None:
+    for i, name in enumerate(names):
+      chosen = points[member[name]]
+      axes.scatter(
+        chosen[:, 0],
+        chosen[:, 1],
+        s=9,
+        marker=_MARKS[i % len(_MARKS)],
+        color=figures.COLOURS[i % len(figures.COLOURS)],
+        alpha=0.7,
+        linewidths=0,
+        label=name,
+      )
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+  _grid(panels, draw, out_png, title, size=(2.9, 2.7))
+
+
+def lines(
+  panels: Mapping[
+    str, Mapping[str, Sequence[tuple[float, float, float, float]]]
+  ],
+  out_png: str | os.PathLike[str],
+  title: str,
+  xlabel: str,
+) -> None:
+  """One panel of lines with intervals a title.
+
+  Args:
+    panels: title -> line's name -> (x, value, low, high), by x.
+    out_png: file to write, whole or not at all.
+    title: above the panels.
+    xlabel: below them.
+  """
+
+  def draw(axes: Axes, named: Mapping[str, Sequence[tuple]]) -> None:
+    for i, (name, points) in enumerate(named.items()):
+      x, y, low, high = np.array(points, float).T
+      axes.errorbar(
+        x,
+        y,
+        yerr=(np.maximum(y - low, 0), np.maximum(high - y, 0)),
+        marker=_MARKS[i % len(_MARKS)],
+        markersize=4,
+        capsize=2,
+        linewidth=1.4,
+        elinewidth=0.8,
+        color=figures.COLOURS[i % len(figures.COLOURS)],
+        label=name,
+      )
+    axes.set_xlabel(xlabel)
+
+  _grid(panels, draw, out_png, title, size=(3.4, 2.6))
+
+
+def boxes(
+  panels: Mapping[str, Mapping[str, Sequence[float]]],
+  out_png: str | os.PathLike[str],
+  title: str,
+  ylabel: str,
+) -> None:
+  """One panel of boxes a title, on a logarithmic scale.
+
+  Args:
+    panels: title -> box's name -> percentiles 5, 25, 50, 75, 95, positive.
+    out_png: file to write, whole or not at all.
+    title: above the panels.
+    ylabel: what is measured.
+  """
+
+  def draw(axes: Axes, named: Mapping[str, Sequence[float]]) -> None:
+    keys = ("whislo", "q1", "med", "q3", "whishi")
+    axes.bxp(
+      [
+        {**dict(zip(keys, values, strict=True)), "label": name}
+        for name, values in named.items()
+      ],
+      showfliers=False,
+    )
+    axes.set_yscale("log")
+    axes.set_ylabel(ylabel)
+    axes.tick_params(axis="x", labelrotation=30)
+
+  _grid(panels, draw, out_png, title, size=(3.2, 2.9))
+
+
+def _grid(panels, draw, out_png, title: str, size: tuple[float, float]) -> None:
+  columns = min(3, len(panels))
+  rows = math.ceil(len(panels) / columns)
+  with mpl.rc_context(figures._STYLE):
+    figure = Figure(
+      figsize=(max(4.5, size[0] * columns), size[1] * rows + 0.8),
+      layout="constrained",
+    )
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for place, (name, content) in zip(axes.flat, panels.items(), strict=False):
+      draw(place, content)
+      place.set_title(name)
+    for place in list(axes.flat)[len(panels) :]:
+      place.set_visible(False)
+    if any(place.get_legend_handles_labels()[1] for place in axes.flat):
+      figures._legend(figure, axes.flat)
+    figures._headline(figure, title)
+    figures._save(figure, out_png)

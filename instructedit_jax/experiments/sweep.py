@@ -1,0 +1,212 @@
+"""Editors trained in different ways, compared on all tasks.
+
+python -m instructedit_jax.experiments.sweep --config=configs/paper/NAME.py \
+  --data=DIR --out=results/NAME
+
+NAME is one of
+  transfer     Table 1: editors of a single task on the other tasks
+  task_count   Figure 4c: one, two and three training tasks
+  balance      Figure 4d: balanced against natural mixture, with norms
+  proportions  shares of the training tasks, with a fitted recommendation
+  shapes       rank, depth and form of the hypernetwork
+
+Each editor of the configuration is trained unless it is there already.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from instructedit_jax import figures
+from instructedit_jax.errors import UserError
+from instructedit_jax.experiments import norms, pictures
+from instructedit_jax.experiments.entrants import Entrant, entrants
+from instructedit_jax.experiments.measuring import Measuring, Way
+from instructedit_jax.experiments.proportions import Recommendation, recommend
+from instructedit_jax.experiments.setup import Setup, start
+from instructedit_jax.experiments.table3 import (
+  COLUMNS,
+  bar_rows,
+  compared,
+  difference_table,
+)
+from instructedit_jax.experiments.writing import cell, table, write
+from instructedit_jax.reports.aggregate import (
+  ALL_TASKS,
+  HARMONIC,
+  Number,
+  numbers,
+)
+
+NAME = "sweep"
+_HALF_WIDTH = 1.96  # deviations from the middle to the end of an interval
+
+
+def run(setup: Setup) -> None:
+  """Trains what is missing, evaluates and writes tables and pictures."""
+  found, failed = entrants(setup)
+  measuring = Measuring(setup)
+  way = Way(setup.config.instruction, tuple(setup.config.queries))
+  runs = measuring(found, way)
+  values = numbers(runs)
+  reference = setup.config.reference
+  differences = compared(
+    runs, [(e.name, reference) for e in found if e.name != reference]
+  )
+  sections = {"Editors": f"{setup.config.about}\n\n{_trained_on(found)}"}
+  for query in way.queries:
+    for metric in COLUMNS:
+      text = task_table(values, found, query, metric)
+      if text:
+        sections[f"{metric}, {query} questions"] = text
+  if differences:
+    sections["Differences"] = difference_table(differences)
+  extra: dict[str, Any] = {}
+  if setup.config.proportions:
+    extra["recommendations"] = recommendations(setup, values)
+    sections["Recommended mixture"] = _recommended(setup, extra)
+  if setup.config.norms:
+    extra["update_norms"] = norms.update_norms(setup, found)
+    extra["training_norms"] = norms.training_norms(found)
+    sections["Norms"] = norms.norm_text(
+      extra["update_norms"], extra["training_norms"]
+    )
+    pictures.boxes(
+      extra["update_norms"],
+      setup.out / "figure-norms.png",
+      "Pseudo-gradients of test records, 5th to 95th percentile",
+      "Frobenius norm",
+    )
+  write(
+    setup,
+    f"{setup.config.title}, {setup.config.model}",
+    sections,
+    {"numbers": values, "differences": differences, **extra},
+    {NAME: runs},
+    failed | measuring.failed,
+  )
+  draw(setup, values, way.queries[0])
+
+
+def task_table(
+  values: Sequence[Number],
+  found: Sequence[Entrant],
+  query: str,
+  metric: str,
+) -> str:
+  """Editors as lines, test tasks as columns; "" if there is no number.
+
+  A task that an editor was trained on is marked.
+  """
+  held = {
+    (n.editor, n.task): n
+    for n in values
+    if (n.query, n.metric) == (query, metric)
+  }
+  tasks = list(dict.fromkeys(task for _, task in held))
+  if not tasks:
+    return ""
+  lines = [
+    (
+      entrant.name,
+      [
+        cell(held.get((entrant.name, task)))
+        + (" †" if task in entrant.trained_on else "")
+        for task in tasks
+      ],
+    )
+    for entrant in found
+  ]
+  return table("editor", tasks, lines) + "\n\n† trained on this task"
+
+
+def draw(setup: Setup, values: Sequence[Number], query: str) -> None:
+  """Lines over the axis where there is one, else bars."""
+  axis = dict(setup.config.axis.items())
+  if not axis:
+    figures.bars(bar_rows(values), setup.out / "figure.png", setup.config.title)
+    return
+  panels: dict[str, dict[str, list[tuple[float, float, float, float]]]] = {}
+  for n in values:
+    if n.query != query or n.editor not in axis or n.metric not in COLUMNS:
+      continue
+    point = (axis[n.editor], n.value, n.low, n.high)
+    panels.setdefault(n.metric, {}).setdefault(n.task, []).append(point)
+  pictures.lines(
+    {
+      metric: {task: sorted(points) for task, points in panels[metric].items()}
+      for metric in COLUMNS
+      if metric in panels
+    },
+    setup.out / "figure.png",
+    setup.config.title,
+    setup.config.axis_label,
+  )
+
+
+def recommendations(
+  setup: Setup, values: Sequence[Number]
+) -> dict[str, Recommendation]:
+  """The best shares for every test task and for their mean.
+
+  Raises:
+    UserError: too few mixtures were evaluated.
+  """
+  recipes = setup.config.editors
+  tasks = _training_tasks(setup)
+  found = {}
+  for goal in (*setup.tasks, ALL_TASKS):
+    mine = [
+      n
+      for n in values
+      if n.metric == HARMONIC
+      and n.query == setup.config.queries[0]
+      and n.task == goal
+      and n.editor in recipes
+    ]
+    if not mine:
+      continue
+    weights = np.array(
+      [[recipes[n.editor].tasks.get(t, 0.0) for t in tasks] for n in mine]
+    )
+    shares = weights / weights.sum(1, keepdims=True)
+    deviations = [(n.high - n.low) / 2 / _HALF_WIDTH for n in mine]
+    found[goal] = recommend(shares, [n.value for n in mine], deviations)
+  if not found:
+    raise UserError("no mixture has a harmonic mean: there is nothing to fit")
+  return found
+
+
+def _training_tasks(setup: Setup) -> list[str]:
+  recipes = setup.config.editors.values()
+  return list(dict.fromkeys(task for r in recipes for task in r.tasks))
+
+
+def _recommended(setup: Setup, extra: dict[str, Any]) -> str:
+  tasks = _training_tasks(setup)
+  lines = []
+  for goal, each in extra["recommendations"].items():
+    shares = [
+      f"{100 * s:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+      for s, low, high in zip(each.shares, each.low, each.high, strict=True)
+    ]
+    fit = f"{each.value:.1f}; {each.error:.2f} against {each.spread:.2f}"
+    lines.append((goal, [*shares, fit]))
+  heads = [*tasks, "expected; error of the fit against spread of runs"]
+  note = (
+    "Quadratic mixture model of the harmonic mean; shares within those that"
+    " were tried, in steps of 5 %.\n\n"
+  )
+  return note + table("best for", heads, lines)
+
+
+def _trained_on(found: Sequence[Entrant]) -> str:
+  lines = [
+    (e.name, [", ".join(e.trained_on) or "–", str(len(e.specs))]) for e in found
+  ]
+  return table("editor", ["trained on", "seeds"], lines)
+
+
+if __name__ == "__main__":
+  start(NAME, run)

@@ -1,0 +1,169 @@
+"""Every experiment from its configuration to its files, on a tiny model."""
+
+import json
+import pathlib
+
+import ml_collections
+import pytest
+
+from instructedit_jax import app
+from instructedit_jax.errors import UserError
+from instructedit_jax.experiments import (
+  case,
+  entrants,
+  instructions,
+  statistics,
+  table3,
+)
+from instructedit_jax.experiments.setup import given_editors, setup
+from instructedit_jax.models.language_model import load_model
+from instructedit_jax.training import config as config_lib
+from tests import tiny
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAPER = sorted((ROOT / "configs" / "paper").glob("[!c]*.py"))
+PNG = b"\x89PNG"
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+  """Folders of two trained editors for random:tiny-llama."""
+  root = tmp_path_factory.mktemp("editors")
+  model, found = load_model("random:tiny-llama"), {}
+  for method in ("mend", "instructedit_text"):
+    folder = root / method
+    tiny.editor(model, method).save(folder)
+    found[method] = (str(folder),)
+  return found
+
+
+def _config(**changes):
+  values = {
+    "model": "random:tiny-llama",
+    "data": "embedded",
+    "tasks": ("counterfact",),
+    "limit": 2,
+    "seeds": (0,),
+    "instruction": "held_out:0",
+    "queries": ("bare",),
+    "free": False,
+    "free_limit": 0,
+    "fluency_limit": 0,
+    "editors": {},
+  }
+  return ml_collections.ConfigDict(values | changes)
+
+
+def _setup(name, config, tmp_path, given, **changes):
+  places = {"out": tmp_path / "out", "work": tmp_path / "work"}
+  return setup(name, config, given=given, command="it", **places | changes)
+
+
+def _read(tmp_path, name):
+  return json.loads((tmp_path / "out" / name).read_text())
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda p: p.stem)
+def test_configurations_are_complete(path, monkeypatch):
+  monkeypatch.syspath_prepend(str(ROOT))
+  small = app.load_config(str(path))
+  big = app.load_config(f"{path}:llama-2-7b")
+  assert small.model != big.model
+  assert list(small.editors) == list(big.editors)
+  assert sorted(small.order) == sorted(small.editors)
+  for recipe in small.editors.values():
+    if not isinstance(recipe, str):
+      config_lib.from_config(recipe)
+  with pytest.raises(UserError, match="none of"):
+    app.load_config(f"{path}:gpt-5")
+
+
+@pytest.mark.slow
+def test_a_table_of_methods(tmp_path, given):
+  config = _config(
+    editors={"base": "base", "mend": "missing", "gone": "no_such_method"},
+    pairs=(("instructedit_text", "mend"),),
+  )
+  table3.run(_setup("table3", config, tmp_path, given))
+  numbers = _read(tmp_path, "numbers.json")
+  editors = {n["editor"] for n in numbers["numbers"]}
+  assert editors == {"base", "mend", "instructedit_text"}
+  base = [n for n in numbers["numbers"] if n["editor"] == "base"]
+  (locality,) = (n for n in base if n["metric"] == "locality_token")
+  assert locality["value"] == 100
+  text = (tmp_path / "out" / "table.md").read_text()
+  assert "gone, held_out:0" in text  # it failed, and the others went on
+  assert "instructedit_text - mend" in text
+  assert "- command: `it`" in text
+  assert (tmp_path / "out" / "figure.png").read_bytes().startswith(PNG)
+  stamp = _read(tmp_path, "protocol.json")
+  assert len(stamp["protocols"]) == 1
+  assert {e["editor"] for e in stamp["evaluations"]} == editors
+
+
+@pytest.mark.slow
+def test_what_an_instruction_does(tmp_path, given):
+  config = _config(
+    descriptions=1,
+    limit=1,
+    conditions=("none", "seen", "held_out", "untold"),
+  )
+  instructions.run(_setup("instructions", config, tmp_path, given))
+  found = _read(tmp_path, "numbers.json")
+  held = {
+    (condition, n["editor"], n["query"], n["metric"]): n["value"]
+    for condition, each in found["numbers"].items()
+    for n in each
+  }
+  kl = "locality_kl"
+  # MEND reads no instruction: it edits the same whatever it is told.
+  for condition in ("seen", "held_out"):
+    assert held[condition, "mend", "bare", kl] == pytest.approx(
+      held["none", "mend", "bare", kl]
+    )
+  text = "instructedit_text"
+  assert held["held_out", text, "bare", kl] != held["none", text, "bare", kl]
+  # Not told, it edits as without, and its old facts are asked plainly anyway.
+  assert held["untold", text, "instructed", kl] == pytest.approx(
+    held["none", text, "bare", kl]
+  )
+  pairs = {(d["editor"], d["other"]) for d in found["differences"]}
+  assert (f"{text}, held_out", f"{text}, seen") in pairs
+  assert all(d["value"] == 0 for d in found["differences"]
+             if d["editor"] == "mend, seen")  # fmt: skip
+  assert (tmp_path / "out" / "figure-mend.png").is_file()
+
+
+@pytest.mark.slow
+def test_cases_can_be_read(tmp_path, given):
+  config = _config(limit=1, free=True)
+  only = ("mend",)
+  case.run(_setup("case", config, tmp_path, given, only=only))
+  text = (tmp_path / "out" / "table.md").read_text()
+  for word in ("reliability: ", "locality: ", "| before", "| mend"):
+    assert word in text
+  assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_the_data_are_counted(tmp_path):
+  config = _config(tasks=("counterfact", "convsent", "nonsense"))
+  statistics.run(_setup("statistics", config, tmp_path, {}))
+  found = _read(tmp_path, "numbers.json")
+  of_test = found["data"]["counterfact, test"]
+  assert of_test["records"] == of_test["read"] > 50
+  assert found["data"]["convsent, train"]["replies"] > 0
+  assert found["common"]["counterfact"]["prompts"] == 0
+  assert "nonsense, train" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_editors_are_given_by_name():
+  found = given_editors(["mend=a", "mend=b", "x=c=d"])
+  assert found == {"mend": ("a", "b"), "x": ("c=d",)}
+  with pytest.raises(UserError, match="NAME=DIR"):
+    given_editors(["mend"])
+
+
+def test_unknown_editors_are_refused(tmp_path, given):
+  made = _setup("table3", _config(), tmp_path, given, only=("what",))
+  with pytest.raises(UserError, match="no editor 'what'"):
+    entrants.entrants(made)
