@@ -1,15 +1,16 @@
 r"""Editing: how long one request takes, and what an edit costs generation.
 
-  python -m benchmarks.editing --out=editing.json
+  python -m benchmarks.editing --data=DIR --out=editing.json
 
-Latency is of one request on a warm process, from its text to an edit ready for
-use, with nothing known of it before. PyTorch makes (a) the released edit (rank
-1920, dense update) and (b) our default editor's, both one at a time.
-Generation is greedy, of a fixed number of tokens, with an edit applied (ours
-factored, PyTorch's in the weights) and without.
+Latency is of one instructed request on a warm process, from its text to an edit
+ready for use; the prompt is new, the instruction (one of a task's few) was met
+before. PyTorch makes (a) the released edit, rank 1920 from the instructed
+prompt, dense, and (b) our default editor's, both one at a time. Generation is
+greedy, of a fixed number of tokens, with an edit applied (ours factored,
+PyTorch's in the weights, where it costs nothing) and without.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,8 +18,8 @@ import numpy as np
 import torch
 from absl import flags
 
-from benchmarks import rows
-from benchmarks.evaluation import request, torch_editor, untrained
+from benchmarks import options, rows
+from benchmarks.peer import editor as peer_editor
 from benchmarks.peer import language_model, texts
 from benchmarks.peer.published import Published, Text
 from benchmarks.rows import Row
@@ -28,89 +29,130 @@ from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editors import metalearned, reference
 from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.hypernetwork import HypernetworkConfig
+from instructedit_jax.editors.trained import instruction_sequence
 from instructedit_jax.models import generate
 from instructedit_jax.models.language_model import LanguageModel, load_model
+from instructedit_jax.tasks import instructions
 from instructedit_jax.tasks.record import Record
 from instructedit_jax.tasks.splits import load_split
 from instructedit_jax.training import reference_data
 
-_OUT = flags.DEFINE_string("out", None, "File for the rows, JSON.")
-_MODEL = flags.DEFINE_string("model", "smollm2-135m", "Base model.")
-_SUFFIX = flags.DEFINE_integer("suffix", 3, "Editable blocks.")
-_DATA = flags.DEFINE_string("data", "embedded", "As config.data.")
-_REPEATS = flags.DEFINE_integer("repeats", 20, "Requests of each kind.")
 _TOKENS = flags.DEFINE_integer("tokens", 48, "New tokens of a generation.")
-_RANK = flags.DEFINE_integer("rank", 1920, "Of the published editor.")
+# Requests before the measured ones.
+_WARM = 3
 
 
 def main(argv: Sequence[str]) -> None:
   """Measures and prints."""
   del argv
-  model = load_model(_MODEL.value, suffix=_SUFFIX.value)
+  model = load_model(options.MODEL.value, suffix=options.SUFFIX.value)
   peer = language_model.load(model)
-  records = load_split(_DATA.value, "counterfact", "test")[0]
-  records = records[: _REPEATS.value + 1]
-  found = latencies(model, peer, records)
+  count = options.repeats(30, 3)
+  records = load_split(options.DATA.value, "counterfact", "test")[0]
+  count = min(count, len(records) - _WARM)
+  records = records[: count + _WARM]
+  found = latencies(model, peer, records, count)
   found += generation(model, peer, records[0])
-  rows.finish(found, _OUT.value)
+  rows.finish(found, options.OUT.value)
 
 
 def latencies(
-  model: LanguageModel, peer: language_model.Peer, records: Sequence[Record]
+  model: LanguageModel,
+  peer: language_model.Peer,
+  records: Sequence[Record],
+  count: int,
 ) -> list[Row]:
-  """One request after the other."""
-  editor = untrained(model)
-  theirs, turn = torch_editor(peer, editor), {"now": 0}
-  config = reference.ReferenceConfig(HypernetworkConfig(rank=_RANK.value))
-  shapes = metalearned.shapes(model.config)
-  state = reference.init(jax.random.key(0), shapes, config)
-  published = Published(peer, config, state)
-  # Statistics of something, as a trained editor has.
-  published.updates(_text(model, records[0]), grow=True)
-
-  def following() -> Record:
-    turn["now"] += 1
-    return records[turn["now"] % len(records)]
-
-  def ours() -> Any:
-    record = following()
-    made = Request(record.prompt, record.target)
-    return editor.propose(model, made, PrefixCache(model))
-
-  def batched() -> Any:
-    batch = texts.texts([request(model, following())], [0])
-    return theirs.propose(batch, None, None) and None
-
-  def released() -> Any:
-    with torch.enable_grad():
-      published.updates(_text(model, following()))
-
-  programs = {"ours": ours, "released": released, "our editor": batched}
-  times = side_by_side(programs, _REPEATS.value, warm=3)
-  for module in peer.matrices.values():
-    module.weight.requires_grad_(False)
+  """One request after the other; every program gets the same ones."""
+  programs = {
+    "ours": _ours(model, records),
+    "released": _released(model, peer, records),
+    "our editor": _batched(model, peer, records),
+  }
+  times = side_by_side(programs, count, warm=_WARM)
   found = []
   for other in ("released", "our editor"):
     for share in (0.5, 0.95):
       mine, its = (times[n].quantile(share) * 1e3 for n in ("ours", other))
       title = f"edit latency p{share * 100:.0f}, vs PyTorch, {other}"
-      found.append(rows.latency(title, mine, its, requests=_REPEATS.value))
+      found.append(
+        rows.latency(
+          title,
+          mine,
+          its,
+          requests=count,
+          model=options.MODEL.value,
+          data=options.DATA.value,
+          torch=language_model.version(),
+        )
+      )
   return found
 
 
-def _text(model: LanguageModel, record: Record) -> Text:
-  example = reference_data.Example(
-    (f"{record.prompt} {record.target}",), record.target, (("a b", "b"),)
+def _ours(model: LanguageModel, records: Sequence[Record]) -> Callable[[], Any]:
+  editor, cache = peer_editor.untrained(model), PrefixCache(model)
+  requests = [
+    Request(r.prompt, r.target, instructions.fixed(r)) for r in records
+  ]
+  # Every shape is compiled; nothing of that is kept.
+  for request in requests:
+    editor.propose(model, request, PrefixCache(model))
+  turns = iter(requests)
+  return lambda: editor.propose(model, next(turns), cache)
+
+
+def _batched(
+  model: LanguageModel, peer: language_model.Peer, records: Sequence[Record]
+) -> Callable[[], Any]:
+  theirs = peer_editor.in_torch(peer, peer_editor.untrained(model))
+  turns = iter(records)
+
+  def run() -> None:
+    record = next(turns)
+    told = instruction_sequence(model, instructions.fixed(record))
+    theirs.propose(
+      texts.texts([peer_editor.request(model, record)], [0]),
+      texts.texts([told], [0]),
+      None,
+    )
+
+  return run
+
+
+def _released(
+  model: LanguageModel, peer: language_model.Peer, records: Sequence[Record]
+) -> Callable[[], Any]:
+  config = reference.ReferenceConfig(
+    HypernetworkConfig(rank=options.RANK.value)
   )
-  return Text.of(reference_data.make_batch(model.text, example, 128))
+  shapes = metalearned.shapes(model.config)
+  state = reference.init(jax.random.key(0), shapes, config)
+  published = Published(peer, config, state)
+  # Statistics of something, as a trained editor has.
+  published.updates(_text(model, records[0]), grow=True)
+  turns = iter(records)
+
+  def run() -> None:
+    published.updates(_text(model, next(turns)))
+
+  return run
+
+
+def _text(model: LanguageModel, record: Record) -> Text:
+  prompt = instructions.fixed(record).apply(record.prompt)
+  example = reference_data.Example(
+    (f"{prompt} {record.target}",), record.target, (("a b", "b"),)
+  )
+  most = options.tokens(128)
+  return Text.of(reference_data.make_batch(model.text, example, most))
 
 
 def generation(
   model: LanguageModel, peer: language_model.Peer, record: Record
 ) -> list[Row]:
   """Tokens a second, edited and not."""
-  edit = untrained(model).propose(model, Request(record.prompt, record.target))
-  count = _TOKENS.value
+  request = Request(record.prompt, record.target)
+  edit = peer_editor.untrained(model).propose(model, request)
+  count = 8 if options.QUICK.value else _TOKENS.value
   ids = model.text.encode(record.prompt)
   tokens = np.asarray([ids], np.int32)
 
@@ -142,20 +184,26 @@ def generation(
     "without": lambda: ours(None),
     "torch": theirs,
   }
-  # An edit in the weights costs PyTorch nothing: one program stands for both.
-  times = side_by_side(
-    programs,
-    max(3, _REPEATS.value // 4),
-    dict.fromkeys(programs, float(count)),
-  )
-  common = {"tokens": count, "prompt_tokens": len(ids), "rows": 1}
+  repeats = options.repeats(7)
+  times = side_by_side(programs, repeats, dict.fromkeys(programs, float(count)))
+  common = {
+    "tokens": count,
+    "prompt_tokens": len(ids),
+    "texts": 1,
+    "repeats": repeats,
+    "model": options.MODEL.value,
+    "torch": language_model.version(),
+  }
   found = [
     rows.rate(
-      f"generation, {name} an edit", times[name], times["torch"], "tokens/s",
+      f"generation, {name} an edit",
+      times[name],
+      times["torch"],
+      "tokens/s",
       **common,
     )
     for name in ("with", "without")
-  ]  # fmt: skip
+  ]
   return [*found, _overhead(times["with"], times["without"])]
 
 

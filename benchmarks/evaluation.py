@@ -1,24 +1,25 @@
-r"""Evaluation: records a second, all probes, before and after the edit.
+r"""Evaluation: records a second, all questions, before and after the edit.
 
-  python -m benchmarks.evaluation --out=evaluation.json
+  python -m benchmarks.evaluation --data=DIR --out=evaluation.json
 
-The same (untrained) default editor on both sides, the same questions and
-answers, teacher-forced; free generation is left out. PyTorch takes the records
-(a) one by one, each question through the whole model by itself, as the released
-code does, and (b) with all questions of a record in one padded batch. Ours
-starts from an empty prefix cache every time, and once more with it kept, as a
-second editor's evaluation finds it. All three must agree on the predictions.
+The same (untrained) default editor on both sides, the same questions, each with
+its first answer, teacher-forced; free generation is left out. PyTorch takes
+records (a) one by one, each question through the whole model by itself, as the
+released code does, and (b) a few records at once, their questions sorted by
+length into padded batches. Ours starts from an empty prefix cache every time,
+and once more with it kept, as a second editor's evaluation finds it. Both must
+agree on the predictions.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import torch
 from absl import flags
 
-from benchmarks import rows
+from benchmarks import options, rows
+from benchmarks.peer import editor as peer_editor
 from benchmarks.peer import language_model, texts
 from benchmarks.peer.batched import Batched
 from benchmarks.rows import Row
@@ -26,80 +27,40 @@ from benchmarks.timing import side_by_side
 from instructedit_jax import app
 from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editing.sequences import Scored, score
-from instructedit_jax.editors import metalearned
 from instructedit_jax.editors.base import Request
-from instructedit_jax.editors.metalearned import EditorConfig
-from instructedit_jax.editors.trained import TrainedEditor
 from instructedit_jax.evaluation import items, predictions
 from instructedit_jax.models.language_model import LanguageModel, load_model
 from instructedit_jax.tasks.record import Record
 from instructedit_jax.tasks.splits import load_split
-from instructedit_jax.training.losses import LossConfig
-from instructedit_jax.training.step import OptimizerConfig
 
-_OUT = flags.DEFINE_string("out", None, "File for the rows, JSON.")
-_MODEL = flags.DEFINE_string("model", "smollm2-135m", "Base model.")
-_SUFFIX = flags.DEFINE_integer("suffix", 3, "Editable blocks.")
-_DATA = flags.DEFINE_string("data", "embedded", "As config.data.")
-_TASKS = flags.DEFINE_list("tasks", ["counterfact", "zsre"], "Tasks.")
 _RECORDS = flags.DEFINE_integer("records", 16, "Records of each task.")
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Measured runs of each kind.")
 _ONE_BY_ONE = flags.DEFINE_integer(
   "one_by_one", 4, "Records of those that PyTorch takes question by question."
 )
+# Of PyTorch's batches.
+_AT_ONCE, _QUESTIONS = 4, 32
 
 
 def main(argv: Sequence[str]) -> None:
   """Measures and prints."""
   del argv
-  model = load_model(_MODEL.value, suffix=_SUFFIX.value)
+  model = load_model(options.MODEL.value, suffix=options.SUFFIX.value)
   peer = language_model.load(model)
+  count = 4 if options.QUICK.value else _RECORDS.value
   found: list[Row] = []
-  for task in _TASKS.value:
-    records = load_split(_DATA.value, task, "test")[0][: _RECORDS.value]
+  for task in options.tasks("counterfact", "zsre"):
+    records = load_split(options.DATA.value, task, "test")[0][:count]
     found += measure(model, peer, task, records)
-  rows.finish(found, _OUT.value)
-
-
-def untrained(model: LanguageModel) -> TrainedEditor:
-  """The default editor as training finds it: gradient descent in essence."""
-  config = EditorConfig()
-  params, statistics = metalearned.init(jax.random.key(0), config, model.config)
-  return TrainedEditor(
-    config, params, statistics, model.fingerprint, model.config.suffix
-  )
-
-
-def torch_editor(peer: language_model.Peer, editor: TrainedEditor) -> Batched:
-  """The same in PyTorch."""
-  return Batched(
-    peer,
-    editor.config,
-    editor.params,
-    editor.statistics,
-    LossConfig(),
-    OptimizerConfig(),
-  )
-
-
-def request(model: LanguageModel, record: Record) -> Scored:
-  """The tokens an edit is made from."""
-  limit = EditorConfig().answer_tokens
-  return score(
-    model.text,
-    record.prompt,
-    record.target,
-    context=model.config.context,
-    limit=limit,
-  )
+  rows.finish(found, options.OUT.value)
 
 
 def questions(model: LanguageModel, record: Record) -> list[Scored]:
-  """Every answer of every question of a record."""
+  """Every question of a record, with its first answer."""
   return [
-    score(model.text, item.prompt, answer, context=model.config.context)
+    score(
+      model.text, item.prompt, item.answers[0], context=model.config.context
+    )
     for item in items.items_of(record, None, 5)
-    for answer in item.answers
   ]
 
 
@@ -110,31 +71,36 @@ def measure(
   records: Sequence[Record],
 ) -> list[Row]:
   """The rows of one task."""
-  editor, asked = untrained(model), [questions(model, r) for r in records]
-  theirs = torch_editor(peer, editor)
+  editor = peer_editor.untrained(model)
+  asked = [questions(model, record) for record in records]
+  edits = [peer_editor.request(model, record) for record in records]
+  theirs = peer_editor.in_torch(peer, editor)
   requests = [Request(r.prompt, r.target) for r in records]
   kept = PrefixCache(model)
+  few = min(_ONE_BY_ONE.value, len(records))
 
   def ours(cache: PrefixCache) -> Any:
     edit = editor.propose_each(model, requests, cache)
     return predictions.predict(model, cache, asked, edit)
 
-  few = records[: _ONE_BY_ONE.value]
+  def batched() -> list[list[np.ndarray]]:
+    found: list[list[np.ndarray]] = []
+    for start in range(0, len(records), _AT_ONCE):
+      chunk = slice(start, start + _AT_ONCE)
+      found += answers(theirs, edits[chunk], asked[chunk], _QUESTIONS)
+    return found
 
   def one_by_one() -> Any:
     return [
-      _asked(theirs, model, r, [[s] for s in a])
-      for r, a in zip(few, asked, strict=False)
-    ]
-
-  def batched() -> Any:
-    return [
-      _asked(theirs, model, r, [a]) for r, a in zip(records, asked, strict=True)
+      answers(theirs, [edit], [row], 1)
+      for edit, row in zip(edits[:few], asked, strict=False)
     ]
 
   agreement = _agreement(ours(kept), batched())
   if agreement < 0.99:
     raise RuntimeError(f"{task}: predictions agree in {agreement:.1%} only")
+  counts = dict.fromkeys(("ours", "ours again", "batched"), float(len(records)))
+  count = options.repeats(3, 1)
   times = side_by_side(
     {
       "ours": lambda: ours(PrefixCache(model)),
@@ -142,21 +108,18 @@ def measure(
       "one by one": one_by_one,
       "batched": batched,
     },
-    _REPEATS.value,
-    {
-      "ours": len(records),
-      "ours again": len(records),
-      "one by one": len(few),
-      "batched": len(records),
-    },
+    count,
+    {**counts, "one by one": float(few)},
     warm=0,
   )
   common = {
-    "model": _MODEL.value,
+    "model": options.MODEL.value,
+    "data": options.DATA.value,
     "records": len(records),
-    "questions": float(np.mean([len(a) for a in asked])),
+    "questions": float(np.mean([len(row) for row in asked])),
     "agreement": agreement,
-    "torch": torch.__version__,
+    "repeats": count,
+    "torch": language_model.version(),
   }
   return [
     rows.rate(
@@ -171,30 +134,43 @@ def measure(
   ]
 
 
-def _asked(
+def answers(
   editor: Batched,
-  model: LanguageModel,
-  record: Record,
-  groups: Sequence[Sequence[Scored]],
-) -> list[np.ndarray]:
-  """Predicted tokens before and after the edit, [2, N], of each group."""
-  edit = editor.propose(texts.texts([request(model, record)], [0]), None, None)
-  found = []
+  edits: Sequence[Scored],
+  asked: Sequence[Sequence[Scored]],
+  size: int,
+) -> list[list[np.ndarray]]:
+  """Predicted tokens before and after, [2, L], of each record's questions.
+
+  Args:
+    editor: of PyTorch.
+    edits: each record's request.
+    asked: each record's questions.
+    size: questions in a batch.
+  """
+  edit = editor.propose(texts.texts(edits, range(len(edits))), None, None)
+  places = [(b, n) for b, row in enumerate(asked) for n in range(len(row))]
+  places.sort(key=lambda place: len(asked[place[0]][place[1]].tokens))
+  found: list[list[Any]] = [[None] * len(row) for row in asked]
   with torch.no_grad():
-    for group in groups:
-      batch = texts.texts(group, [0] * len(group))
+    for start in range(0, len(places), size):
+      chunk = places[start : start + size]
+      batch = texts.texts(
+        [asked[b][n] for b, n in chunk], [b for b, _ in chunk]
+      )
       pair = [editor.after(batch, e).argmax(-1) for e in (None, edit)]
-      found.append(torch.stack(pair).numpy())
+      both, row = torch.stack(pair).numpy(), batch.row.numpy()
+      for number, (b, n) in enumerate(chunk):
+        found[b][n] = both[:, row == number]
   return found
 
 
 def _agreement(ours: list, theirs: list) -> float:
   """Share of predictions, before and after, that are the same."""
   same = []
-  for mine, (other,) in zip(ours, theirs, strict=True):
-    for side, name in enumerate(("before", "after")):
-      held = np.concatenate([getattr(p, name) for p in mine])
-      same.append(held == other[side])
+  for mine, others in zip(ours, theirs, strict=True):
+    for prediction, other in zip(mine, others, strict=True):
+      same += [prediction.before == other[0], prediction.after == other[1]]
   return float(np.concatenate(same).mean())
 
 

@@ -1,101 +1,122 @@
 r"""Where a training step's time goes, part by part.
 
-  python -m benchmarks.parts --out=parts.json
+  python -m benchmarks.parts --data=DIR --out=parts.json
 
 Each part of the default step is compiled and timed by itself on a real batch,
-the whole step beside them, in turns; GFLOP are the compiler's count. Parts
+the whole step beside them, in turns; GFLOP are those of matrix products. Parts
 compiled alone share nothing, so they may add up to more than the step.
 """
 
-import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import optax
-from absl import flags
 from flax import nnx
 
-from benchmarks import rows
+from benchmarks import options, rows, steps
 from benchmarks.rows import Row
 from benchmarks.timing import side_by_side
 from instructedit_jax import app
 from instructedit_jax.editors import metalearned
+from instructedit_jax.editors.metalearned import EditorConfig
 from instructedit_jax.models.language_model import LanguageModel, load_model
+from instructedit_jax.planning import flops
 from instructedit_jax.training import losses
 from instructedit_jax.training import step as step_lib
 from instructedit_jax.training.batches import Batch
-from instructedit_jax.training.config import TrainConfig
-from instructedit_jax.training.data import Episodes, load_records
+from instructedit_jax.training.losses import LossConfig
 
-_OUT = flags.DEFINE_string("out", None, "File for the rows, JSON.")
-_MODEL = flags.DEFINE_string("model", "smollm2-135m", "Base model.")
-_DATA = flags.DEFINE_string("data", "embedded", "As config.data.")
-_BATCH = flags.DEFINE_integer("batch", 8, "Episodes a step.")
-_REPEATS = flags.DEFINE_integer("repeats", 7, "Measured runs of each part.")
+WHOLE = "whole step"
 
 
 def main(argv: Sequence[str]) -> None:
   """Measures and prints."""
   del argv
-  model = load_model(_MODEL.value)
-  config = dataclasses.replace(
-    TrainConfig(), data=_DATA.value, steps=1, batch_size=_BATCH.value
-  )
-  episodes = Episodes(model, config, load_records(config))
-  batch = jax.device_put(next(iter(episodes.batches(0))))
-  rows.finish(measure(model, config, batch), _OUT.value)
+  model = load_model(options.MODEL.value, suffix=options.SUFFIX.value)
+  tasks = options.tasks("convsent", "counterfact", "wikirecent")
+  config = steps.run_config(EditorConfig(), 40, tasks, 1)
+  batch = jax.device_put(steps.Ours(model, config).batches[0])
+  found = measure(model, config.editor, batch, options.repeats(7))
+  for row in found:
+    row.config.update(used(batch), batch=config.batch_size)
+  rows.finish(found, options.OUT.value)
+
+
+def used(batch: Batch) -> dict[str, float]:
+  """Shares of a batch's places that are no padding."""
+  return {
+    "used_edit_tokens": float(np.mean(np.asarray(batch.edit.segments) > 0)),
+    "used_edit_rows": float(np.mean(np.asarray(batch.edit.mask))),
+    "used_query_tokens": float(np.mean(np.asarray(batch.query.segments) > 0)),
+    "used_scored": float(np.mean(np.asarray(batch.query.mask))),
+  }
 
 
 def measure(
-  model: LanguageModel, config: TrainConfig, batch: Batch
+  model: LanguageModel,
+  editor: EditorConfig,
+  batch: Batch,
+  repeats: int,
+  name: str = "",
 ) -> list[Row]:
-  """A row a part: milliseconds, with GFLOP and their rate beside it."""
-  rule = step_lib.optimizer(config.optimizer, 1000)
-  state = step_lib.init_state(
-    jax.random.key(0), config.editor, model.config, rule
-  )
+  """A row a part: milliseconds, with GFLOP and their rate beside it.
+
+  Args:
+    model, editor: what is trained.
+    batch: on the device.
+    repeats: measured runs of each part.
+    name: in front of the parts' own.
+  """
+  rule = step_lib.optimizer(step_lib.OptimizerConfig(), 1000)
+  state = jax.jit(
+    lambda key: step_lib.init_state(key, editor, model.config, rule)
+  )(jax.random.key(0))
   programs: dict[str, Callable[[], Any]] = {}
-  flops = {}
-  for name, (function, arguments) in _parts(
-    model, config, batch, state, rule
+  work = {}
+  for part, (function, arguments) in _parts(
+    model, editor, batch, state, rule
   ).items():
     compiled = jax.jit(function).lower(*arguments).compile()
-    flops[name] = float((compiled.cost_analysis() or {}).get("flops", 0.0))
-    programs[name] = lambda c=compiled, a=arguments: c(*a)
-  times = side_by_side(programs, _REPEATS.value)
+    work[part] = flops.count(flops.trace(function, *arguments))
+    programs[part] = functools.partial(compiled, *arguments)
+  times = side_by_side(programs, repeats)
+  whole = times[WHOLE].wall
   return [
     rows.latency(
-      name,
+      name + part,
       found.wall * 1e3,
       None,
+      share=found.wall / whole,
       cpu_ms=found.cpu * 1e3,
       quartiles_ms=[found.quantile(q) * 1e3 for q in (0.25, 0.75)],
-      gflop=flops[name] / 1e9,
-      gflop_a_cpu_second=flops[name] / found.cpu / 1e9,
+      gflop=work[part] / 1e9,
+      gflop_a_second=work[part] / found.wall / 1e9,
     )
-    for name, found in times.items()
+    for part, found in times.items()
   ]
 
 
 def _parts(
   model: LanguageModel,
-  config: TrainConfig,
+  editor: EditorConfig,
   batch: Batch,
   state: step_lib.TrainState,
   rule: optax.GradientTransformation,
 ) -> dict[str, tuple[Callable[..., Any], tuple]]:
-  editor, weights = config.editor, model.params
+  weights, loss = model.params, LossConfig()
   matrices = metalearned.shapes(model.config)
   condition = metalearned.Condition(batch.instruction, batch.instructed)
 
   def decode(weights: Any) -> Any:
     return nnx.merge(model.graph, weights)
 
-  def inner(weights: Any, rows_: Any, edit: Any) -> Any:
-    return metalearned.edit_factors(decode(weights), rows_, editor.rows, edit)
+  def inner(weights: Any, rows_: Any) -> Any:
+    return metalearned.edit_factors(decode(weights), rows_, editor.rows)
 
-  factors, _ = jax.jit(inner, static_argnums=2)(weights, batch.edit, None)
+  factors, _ = jax.jit(inner)(weights, batch.edit)
 
   def rounds(params: Any, factors: Any) -> Any:
     made = [
@@ -108,36 +129,29 @@ def _parts(
 
   edit = jax.jit(rounds)(state.params, factors)
 
-  def suffix(weights: Any, edit: Any, query: Any) -> Any:
+  def suffix(edit: Any, weights: Any, query: Any) -> Any:
     return decode(weights).suffix(
       query.hidden, query.sequence, edit.tap(), query.at
     )
 
-  hidden = jax.jit(suffix)(weights, edit, batch.query)
+  hidden = jax.jit(suffix)(edit, weights, batch.query)
 
   def head(weights: Any, hidden: Any, batch: Batch) -> Any:
     """The outer loss with the suffix's work taken as done."""
-    done = _Done(decode(weights), hidden)
-    return losses.outer_loss(done, edit, batch, config.loss)
+    done: Any = _Done(decode(weights), hidden)
+    return losses.outer_loss(done, edit, batch, loss)
 
+  step = step_lib.make_train_step(model.graph, editor, loss, model.config, rule)
   return {
-    "whole step": (
-      step_lib.make_train_step(
-        model.graph, editor, config.loss, model.config, rule
-      ),
-      (state, weights, batch),
-    ),
-    "inner gradient, one round": (
-      lambda w, b: inner(w, b, None),
-      (weights, batch.edit),
-    ),
-    "hypernetwork and ridge, all rounds, forward and backward": (
+    WHOLE: (step, (state, weights, batch)),
+    f"inner gradient, one of {editor.rounds}": (inner, (weights, batch.edit)),
+    "hypernetwork, forward and backward": (
       _both(rounds),
       (state.params, edit, factors),
     ),
-    "suffix, forward": (suffix, (weights, edit, batch.query)),
-    "suffix, forward and backward": (
-      _both(lambda e, w, q: suffix(w, e, q)),
+    "suffix of the outer loss, forward": (suffix, (edit, weights, batch.query)),
+    "suffix of the outer loss, forward and backward": (
+      _both(suffix),
       (edit, hidden, weights, batch.query),
     ),
     "head and losses, forward": (head, (weights, hidden, batch)),
@@ -166,7 +180,7 @@ class _Done:
   """A decoder whose suffix has run already."""
 
   def __init__(self, decoder: Any, hidden: jax.Array):
-    self._hidden = hidden
+    self._hidden, self.config = hidden, decoder.config
     self.logits = decoder.logits
 
   def suffix(self, *_: Any) -> jax.Array:

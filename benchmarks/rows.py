@@ -1,4 +1,9 @@
-"""What a benchmark leaves: rows in a file, and the same as a table."""
+"""What a benchmark leaves: rows in a file, and the same as a table.
+
+  python -m benchmarks.rows FILE...
+
+prints the rows of such files as one Markdown table.
+"""
 
 import dataclasses
 import datetime
@@ -6,12 +11,14 @@ import json
 import os
 import pathlib
 import platform
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from benchmarks.timing import Times
+from instructedit_jax.errors import UserError
 from instructedit_jax.files import atomic_write
 
 
@@ -60,7 +67,7 @@ def machine() -> dict[str, Any]:
     "date": datetime.datetime.now().isoformat(timespec="minutes"),
     "device": jax.devices()[0].device_kind,
     "devices": jax.device_count(),
-    "cores": os.cpu_count(),
+    "cores": len(os.sched_getaffinity(0)),
     "load": [round(value, 1) for value in os.getloadavg()],
     "python": platform.python_version(),
     "jax": jax.__version__,
@@ -109,5 +116,46 @@ def table(rows: Sequence[Row]) -> str:
   return "\n".join(lines)
 
 
+def read(path: str | os.PathLike[str]) -> list[Row]:
+  """The rows of a file that `finish` wrote.
+
+  Raises:
+    UserError: it is none.
+  """
+  try:
+    held = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    return [Row(**row) for row in held]
+  except (OSError, TypeError, ValueError) as error:
+    raise UserError(
+      f"{path}: no rows of a benchmark ({error}); write them with --out={path}"
+    ) from error
+
+
+def markdown(found: Sequence[Row]) -> str:
+  """The rows as a Markdown table; quartiles where they are known."""
+  lines = ["| what | ours | PyTorch | times | unit |", "|---|---|---|---|---|"]
+  for row in found:
+    ours = _number(row.ours) + _spread(row.config.get("ours_quartiles"))
+    peer = "" if row.peer is None else _number(row.peer)
+    peer += _spread(row.config.get("peer_quartiles"))
+    ratio = "" if row.ratio is None else f"{row.ratio:.1f}x"
+    lines.append(f"| {row.name} | {ours} | {peer} | {ratio} | {row.unit} |")
+  return "\n".join(lines)
+
+
+def _spread(quartiles: Sequence[float] | None) -> str:
+  if not quartiles:
+    return ""
+  low, high = quartiles
+  return f" ({_number(low)} to {_number(high)})"
+
+
 def _number(value: float) -> str:
   return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+if __name__ == "__main__":
+  try:
+    print(markdown([row for path in sys.argv[1:] for row in read(path)]))
+  except UserError as error:
+    sys.exit(f"error: {error}")

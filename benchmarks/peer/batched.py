@@ -1,9 +1,10 @@
 """Our editor and its training step as a good PyTorch engineer would write them.
 
 Requests are batched; hooks read factors and apply factored edits; the head runs
-on scored positions alone; only real rows meet the network. What is left out is
-what the whole-model code of transformers does not offer: states of the frozen
-blocks kept between calls, and sequences packed into rows.
+on scored positions alone; only real rows meet the network; an instruction is
+read once. What is left out is what the whole-model code of transformers does
+not offer: states of the frozen blocks kept between calls, and sequences packed
+into rows.
 """
 
 from typing import Any
@@ -22,6 +23,8 @@ from instructedit_jax.training.step import OptimizerConfig
 
 # name -> [B, R, n or m].
 Side = dict[str, torch.Tensor]
+# name -> inputs [N, n] and gradients [N, m] of rows, and whose they are [N].
+Rows = dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
 class Batched:
@@ -29,7 +32,7 @@ class Batched:
 
   Args:
     peer: the base model.
-    config: the editor; its factors must come from answer rows.
+    config: the editor; its network must be "combined".
     params, statistics: ours, whose numbers are taken over.
     loss, optimizer: as ours.
   """
@@ -52,6 +55,7 @@ class Batched:
     }
     self._clip = optimizer.clip
     self._shapes = {n: peer.config.matrix_shape(n) for n in peer.matrices}
+    self._told: dict[tuple[int, ...], torch.Tensor] = {}
     rates = [self.params["rates"]]
     others = [
       leaf
@@ -82,8 +86,7 @@ class Batched:
     keep, ask = batch.keep, batch.ask
     with torch.no_grad():
       base = self.peer.head(keep.scored(self.peer.hidden(keep.tokens)))
-    pooled = self._pooled(batch.told)
-    edit = self.propose(batch.edit, pooled, batch.given, grow=True)
+    edit = self.propose(batch.edit, batch.told, batch.given, grow=True)
     after = self.after(keep, edit)
     wanted = base.log_softmax(-1)
     gap = (wanted.exp() * (wanted - after.log_softmax(-1))).sum(-1)
@@ -105,54 +108,59 @@ class Batched:
   def propose(
     self,
     requests: Texts,
-    pooled: torch.Tensor | None,
+    told: Texts | None,
     given: torch.Tensor | None,
     grow: bool = False,
   ) -> tuple[Side, Side]:
-    """Factored edits (u, v) of B requests, [B, R, ...]."""
+    """Factored edits (u, v) of B requests, [B, R, ...]; told: instructions."""
     edit: tuple[Side, Side] | None = None
+    pooled = None
+    if self.config.conditioned and told is not None:
+      pooled = self._pooled(told)
     for index in range(self.config.rounds):
       fixed = edit and tuple(
         {name: value.detach() for name, value in side.items()} for side in edit
       )
       rows = self._factors(requests, fixed)
       if grow and index == 0:
-        for name, (x, d) in rows.items():
+        for name, (x, d, _) in rows.items():
           seen = self._seen(name)
           seen["x"].fold(x)
           seen["delta"].fold(d)
-      more = self._round(requests, rows, pooled, given, index)
+      # Only training needs the network's own gradient.
+      with torch.set_grad_enabled(grow):
+        more = self._round(requests, rows, pooled, given, index)
       if edit is not None:
-        more = tuple(
-          {name: torch.cat([old[name], new[name]], 1) for name in old}
-          for old, new in zip(edit, more, strict=True)
-        )
+        more = _joined(edit[0], more[0]), _joined(edit[1], more[1])
       edit = more
     assert edit is not None
     return edit
 
   def _pooled(self, told: Texts) -> torch.Tensor:
-    """Mean states in front of the first editable matrix, [B, D]."""
+    """Mean states of instructions, [B, D]; there are few different ones."""
+    # Padding stands on the right; instructions have no zero token inside.
+    keys = [_stripped(row) for row in told.tokens.tolist()]
+    for key in dict.fromkeys(keys):
+      if key not in self._told:
+        self._told[key] = self._mean_state(key)
+    return torch.stack([self._told[key] for key in keys])
+
+  def _mean_state(self, tokens: tuple[int, ...]) -> torch.Tensor:
+    """Mean state in front of the first editable matrix, [D]."""
     found: list[torch.Tensor] = []
     gpt2 = self.peer.config.family == "gpt2"
-    first = self.peer.config.first_editable
     lm = self.peer.lm
-    block = (lm.transformer.h if gpt2 else lm.model.layers)[first]
+    blocks = lm.transformer.h if gpt2 else lm.model.layers
+    block = blocks[self.peer.config.first_editable]
     norm = block.ln_2 if gpt2 else block.post_attention_layernorm
     handle = norm.register_forward_hook(lambda m, x, y: found.append(x[0]))
     with torch.no_grad():
-      self.peer.hidden(told.tokens)
+      self.peer.hidden(torch.tensor([tokens], device=self.peer.device))
     handle.remove()
-    # Padding stands on the right; instructions have no zero token inside.
-    lengths = (told.tokens != 0).long().cumsum(1).argmax(1) + 1
-    order = torch.arange(told.tokens.shape[1], device=lengths.device)
-    real = (order[None] < lengths[:, None]).float()[..., None]
-    return (found[0].float() * real).sum(1) / real.sum(1)
+    return found[0][0].float().mean(0)
 
-  def _factors(
-    self, requests: Texts, edit: Any
-  ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Inputs and output gradients of the rows that predict an answer, [N, ]."""
+  def _factors(self, requests: Texts, edit: Any) -> Rows:
+    """Inputs and output gradients of the rows that make an edit."""
     inputs: Side = {}
     probes: Side = {}
     edited = None if edit is None else _tap(edit, requests.owner)
@@ -170,15 +178,19 @@ class Batched:
     counts = torch.bincount(requests.row, minlength=len(requests.tokens))
     loss = (nll / counts[requests.row]).sum()
     deltas = torch.autograd.grad(loss, list(probes.values()))
-    return {
-      name: (requests.scored(inputs[name]).float(), requests.scored(d).float())
-      for name, d in zip(probes, deltas, strict=True)
-    }
+    found: Rows = {}
+    for (name, x), d in zip(inputs.items(), deltas, strict=True):
+      if self.config.rows == "answer":
+        kept: tuple[torch.Tensor, ...] = (requests.row, requests.column)
+      else:
+        kept = torch.nonzero((x != 0).any(-1) & (d != 0).any(-1), as_tuple=True)
+      found[name] = (x[kept].float(), d[kept].float(), kept[0])
+    return found
 
   def _round(
     self,
     requests: Texts,
-    rows: dict[str, tuple[torch.Tensor, torch.Tensor]],
+    rows: Rows,
     pooled: torch.Tensor | None,
     given: torch.Tensor | None,
     index: int,
@@ -190,20 +202,18 @@ class Batched:
     if config.conditioned and pooled is not None:
       changes, factor = self._modulation(pooled, given)
       rates = rates * factor
-    u, v = self._network(rows, changes, requests.row)
+    u, v = self._network(rows, changes)
     keys, values = {}, {}
     for number, name in enumerate(self._shapes):
-      keys[name] = _padded(u[name], requests, count)
-      v_name = _padded(v[name], requests, count)
+      owner = rows[name][2]
+      keys[name] = _padded(u[name], owner, count)
       step = -config.rate * rates[:, number]
-      values[name] = v_name * step[:, None, None]
+      values[name] = _padded(v[name], owner, count) * step[:, None, None]
     if config.ridge:
       keys = self._decorrelate(keys)
     return keys, values
 
-  def _network(
-    self, rows: dict, changes: Any, owner: torch.Tensor
-  ) -> tuple[Side, Side]:
+  def _network(self, rows: Rows, changes: Any) -> tuple[Side, Side]:
     """The network on the rows of all matrices of a shape at once."""
     form = self.config.network
     u: Side = {}
@@ -211,20 +221,21 @@ class Batched:
     for net, names in hypernetwork.members(self._shapes, form).items():
       white = []
       for name in names:
-        seen, (x, d) = self._seen(name), rows[name]
+        seen, (x, d, _) = self._seen(name), rows[name]
         pair = [seen["x"].whiten(x), seen["delta"].whiten(d)]
         white.append(torch.cat(pair, -1))
-      modes = torch.arange(len(names), device=owner.device)
+      counts = [len(part) for part in white]
+      modes = torch.arange(len(names)).repeat_interleave(torch.tensor(counts))
       out = network.run(
         self.params["network"][net]["both"],
         torch.cat(white),
-        modes.repeat_interleave(len(owner)),
+        modes.to(self.peer.device),
         form,
         None if changes is None else changes[net]["both"],
-        owner.repeat(len(names)),
+        torch.cat([rows[name][2] for name in names]),
       )
       n = self._shapes[names[0]][0]
-      for name, part in zip(names, out.split(len(owner)), strict=True):
+      for name, part in zip(names, out.split(counts), strict=True):
         u[name], v[name] = part[:, :n], part[:, n:]
     return u, v
 
@@ -248,11 +259,11 @@ class Batched:
     return changes, torch.exp(code @ held["rates"])
 
   def _decorrelate(self, keys: Side) -> Side:
-    eye = torch.eye(next(iter(keys.values())).shape[1], device=self.peer.device)
     found = {}
     for name, x in keys.items():
       strength = self.params["ridge"][name].exp() / x.shape[-1]
       gram = x @ x.transpose(-1, -2) * strength
+      eye = torch.eye(gram.shape[-1], device=x.device)
       found[name] = torch.linalg.solve(gram + eye, x)
     return found
 
@@ -263,14 +274,27 @@ class Batched:
     return self.statistics[hypernetwork.shape_key(self._shapes[name])]
 
 
-def _padded(rows: torch.Tensor, requests: Texts, count: int) -> torch.Tensor:
-  """Rows [N, n] of B requests as [B, R, n]."""
-  counts = torch.bincount(requests.row, minlength=count)
+def _joined(old: Side, new: Side) -> Side:
+  """Rows of both, those of `old` first."""
+  return {name: torch.cat([old[name], new[name]], 1) for name in old}
+
+
+def _stripped(tokens: list[int]) -> tuple[int, ...]:
+  while tokens and not tokens[-1]:
+    tokens = tokens[:-1]
+  return tuple(tokens)
+
+
+def _padded(
+  rows: torch.Tensor, owner: torch.Tensor, count: int
+) -> torch.Tensor:
+  """Rows [N, n] of B requests, in their order, as [B, R, n]."""
+  counts = torch.bincount(owner, minlength=count)
   starts = counts.cumsum(0) - counts
-  place = torch.arange(len(rows), device=rows.device) - starts[requests.row]
+  place = torch.arange(len(rows), device=rows.device) - starts[owner]
   shape = (count, int(counts.max()), rows.shape[1])
   empty = torch.zeros(shape, device=rows.device)
-  return empty.index_put((requests.row, place), rows)
+  return empty.index_put((owner, place), rows)
 
 
 def _tap(edit: Any, owner: torch.Tensor) -> Tap:

@@ -1,6 +1,7 @@
 """The base model in transformers, with our weights."""
 
 import dataclasses
+import os
 import pathlib
 import tempfile
 from collections.abc import Callable
@@ -45,7 +46,7 @@ class Peer:
 
   def update(self, name: str, delta: torch.Tensor) -> torch.Tensor:
     """W + delta, delta [n, m], in the module's own layout."""
-    module = self.matrices[name]
+    module: Any = self.matrices[name]
     linear = isinstance(module, torch.nn.Linear)
     return module.weight + (delta.T if linear else delta).to(
       module.weight.dtype
@@ -91,6 +92,19 @@ def load(model: LanguageModel) -> Peer:
   return of(lm, model.config)
 
 
+def read(folder: str | os.PathLike[str], config: DecoderConfig) -> Peer:
+  """Loads a model that is on disk in transformers' layout."""
+  lm = transformers.AutoModelForCausalLM.from_pretrained(
+    folder, dtype="auto", attn_implementation="sdpa"
+  )
+  return of(lm, config)
+
+
+def version() -> str:
+  """PyTorch's, and the threads it has."""
+  return f"{torch.__version__}, {torch.get_num_threads()} threads"
+
+
 def random(config: DecoderConfig, device: str, dtype: torch.dtype) -> Peer:
   """Random weights of a shape, made on the device."""
   fields = families.to_transformers(config)
@@ -103,6 +117,8 @@ def random(config: DecoderConfig, device: str, dtype: torch.dtype) -> Peer:
 
 def of(lm: Any, config: DecoderConfig) -> Peer:
   """A frozen model with its editable matrices found."""
+  if not torch.cuda.is_available():
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
   lm.eval().requires_grad_(False)
   gpt2 = config.family == "gpt2"
   blocks = lm.transformer.h if gpt2 else lm.model.layers

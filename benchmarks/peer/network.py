@@ -83,7 +83,7 @@ def run(
     if "scale" in layer:
       scale, shift = layer["scale"][modes], layer["shift"][modes]
     else:
-      scale, shift = 1.0, 0.0
+      scale, shift = torch.ones(()), torch.zeros(())
     if changes is not None:
       scale = scale + changes[index][0][owner]
       shift = shift + changes[index][1][owner]

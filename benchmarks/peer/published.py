@@ -22,7 +22,10 @@ from instructedit_jax.editors.reference import ReferenceConfig
 
 @dataclasses.dataclass
 class Text:
-  """One micro-step's tensors: [B, T] and, for what must stay, [C, T]."""
+  """One micro-step's tensors: [B, T] and, for what must stay, [C, T].
+
+  `same` [B] is there for opinions only: which strings are of the wanted sort.
+  """
 
   tokens: torch.Tensor
   mask: torch.Tensor
@@ -30,6 +33,7 @@ class Text:
   loc_tokens: torch.Tensor
   loc_mask: torch.Tensor
   answer_mask: torch.Tensor
+  same: torch.Tensor | None = None
 
   @classmethod
   def of(cls, batch: reference.Batch, device: Any = None) -> "Text":
@@ -38,20 +42,24 @@ class Text:
     def tensor(array: Any) -> torch.Tensor:
       return torch.tensor(np.asarray(array), device=device).long()
 
-    def columns(array: Any) -> np.ndarray:
-      array = np.asarray(array)
-      used = (array != -100) if (array == -100).any() else (array != 0)
-      return array[:, int(used.any(0).argmax()) :]
-
     fill, loc_fill = int(batch.fill or 0), int(batch.loc_fill or 0)
-    real = np.asarray(batch.loc_mask).any(1)
+    mask, kept = np.asarray(batch.mask), np.asarray(batch.loc_mask)
+    rows, others = mask.any(1), kept.any(1)
+    labels, answers = np.asarray(batch.labels), np.asarray(batch.answer_mask)
+    same = None
+    if batch.same is None:
+      labels = labels[:, int((labels != -100).any(0).argmax()) :]
+    else:
+      labels, answers = labels[:, fill:], answers[:, loc_fill:]
+      same = torch.tensor(np.asarray(batch.same)[rows], device=device)
     return cls(
-      tensor(np.asarray(batch.tokens)[:, fill:]),
-      tensor(np.asarray(batch.mask)[:, fill:]),
-      tensor(columns(batch.labels)),
-      tensor(np.asarray(batch.loc_tokens)[real][:, loc_fill:]),
-      tensor(np.asarray(batch.loc_mask)[real][:, loc_fill:]),
-      tensor(np.asarray(batch.answer_mask)[real]),
+      tensor(np.asarray(batch.tokens)[rows, fill:]),
+      tensor(mask[rows, fill:]),
+      tensor(labels[rows]),
+      tensor(np.asarray(batch.loc_tokens)[others, loc_fill:]),
+      tensor(kept[others, loc_fill:]),
+      tensor(answers[others]),
+      same,
     )
 
 
@@ -78,9 +86,6 @@ class Published:
     leaves = list(network.flat(self.params).values())
     self._adam = torch.optim.Adam(leaves, lr=config.lr)
     self._steps = 0
-    # As released, gradients of the edited weights are computed as well.
-    for module in peer.matrices.values():
-      module.weight.requires_grad_(True)
 
   def step(self, text: Text) -> dict[str, float]:
     """One micro-step; an update every `accumulate`-th."""
@@ -104,7 +109,7 @@ class Published:
       for name, delta in update.items()
     }
     after = self._logits(text.tokens, text.mask, edited)
-    l_edit = _edit_loss(after, text.labels)
+    l_edit = _edit_loss(after, text)
     after = self._logits(text.loc_tokens, text.loc_mask, edited)
     l_loc = _locality_loss(base, after, text.answer_mask)
     total = self.config.cedit * l_edit + self.config.cloc * l_loc
@@ -127,14 +132,16 @@ class Published:
       rows = torch.cat([seen["x"].whiten(x), seen["delta"].whiten(d)], -1)
       net = next(n for n, names in groups.items() if name in names)
       mode = groups[net].index(name)
-      out = network.run(
-        self.params["networks"][net]["both"],
-        rows,
-        torch.full((len(rows),), mode, device=rows.device),
-        form,
-      )
-      u, v = out[:, : shape[0]], out[:, shape[0] :]
-      found[name] = self.params["edit_lrs"][index] * (u.T @ v)
+      # Only training needs the network's own gradient.
+      with torch.set_grad_enabled(grow):
+        out = network.run(
+          self.params["networks"][net]["both"],
+          rows,
+          torch.full((len(rows),), mode, device=rows.device),
+          form,
+        )
+        u, v = out[:, : shape[0]], out[:, shape[0] :]
+        found[name] = self.params["edit_lrs"][index] * (u.T @ v)
     return found
 
   def _factors(self, text: Text) -> tuple[dict, dict]:
@@ -143,17 +150,21 @@ class Published:
     deltas: dict[str, torch.Tensor] = {}
     handles = []
     for name, module in self.peer.matrices.items():
+      # As released, the gradients of the weights are computed as well.
+      module.weight.requires_grad_(True)
 
       def hook(m: Any, x: Any, y: torch.Tensor, name: str = name) -> None:
         inputs[name] = x[0].detach()
         y.register_hook(lambda g: deltas.__setitem__(name, g.detach()))
 
       handles.append(module.register_forward_hook(hook))
-    loss = _edit_loss(self._logits(text.tokens, text.mask), text.labels)
+    with torch.enable_grad():
+      loss = _edit_loss(self._logits(text.tokens, text.mask), text)
+      loss.backward()
     for handle in handles:
       handle.remove()
-    loss.backward()
     for module in self.peer.matrices.values():
+      module.weight.requires_grad_(False)
       module.weight.grad = None
     return inputs, deltas
 
@@ -177,11 +188,22 @@ class Published:
     return torch.func.functional_call(lm, edited, (), given).logits.float()
 
 
-def _edit_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-  predicted = logits[:, :-1][:, -labels.shape[1] :]
-  return functional.cross_entropy(
-    predicted.flatten(0, 1), labels.flatten(), ignore_index=-100
-  )
+def _edit_loss(logits: torch.Tensor, text: Text) -> torch.Tensor:
+  labels, predicted = text.labels, logits[:, :-1]
+  if text.same is None:
+    return functional.cross_entropy(
+      predicted[:, -labels.shape[1] :].flatten(0, 1),
+      labels.flatten(),
+      ignore_index=-100,
+    )
+  labels = labels[:, 1:]
+  real = labels != -100
+  log_p = predicted.log_softmax(-1)
+  log_p = log_p.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+  wanted = real & text.same[:, None]
+  # Single precision's epsilon, whatever the precision.
+  unlikely = torch.log(1 - log_p.exp() + torch.finfo(torch.float32).eps)
+  return -log_p[wanted].mean() - unlikely[real & ~wanted].mean()
 
 
 def _locality_loss(

@@ -66,7 +66,9 @@ def texts(
   """Pads sequences to the longest."""
   width = max((len(s.tokens) for s in sequences), default=1)
   tokens = np.zeros((len(sequences), width), np.int64)
-  row, column, labels = [], [], []
+  row: list[int] = []
+  column: list[int] = []
+  labels: list[int] = []
   for number, sequence in enumerate(sequences):
     length, ends = len(sequence.tokens), len(sequence.labels)
     tokens[number, :length] = sequence.tokens
