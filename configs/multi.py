@@ -5,7 +5,7 @@ r"""One instruction-conditioned editor for many kinds of edits.
 
 `get_config(arg)` takes comma-separated words:
   a method       instructedit (default), mend, instructedit_text,
-                 instructedit_views
+                 instructedit_views, ke
   a model        smollm2-135m (default), gpt2-xl, llama-2-7b, llama-2-13b,
                  llama-2-70b
 """
@@ -20,6 +20,7 @@ METHODS = {
   "instructedit": (40, 10),
   "instructedit_text": (120, 10),
   "instructedit_views": (160, 20),
+  "ke": (40, 10),
 }
 MODELS = {
   "smollm2-135m": "smollm2-135m",
@@ -38,6 +39,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     if word in METHODS:
       config.editor.method = word
       config.shape.edit_tokens, config.shape.edit_rows = METHODS[word]
+      if word == "ke":
+        config.editor.rows = "all"  # the whole gradient, as published
     elif word in MODELS:
       config.model = MODELS[word]
     else:

@@ -14,9 +14,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+  from instructedit_jax.editing.archive import load_edit, save_edit
+  from instructedit_jax.editing.codebook import CodebookEdit
+  from instructedit_jax.editing.dense import DenseEdit
   from instructedit_jax.editing.edits import LowRankEdit
-  from instructedit_jax.editing.storage import load_edit, save_edit
+  from instructedit_jax.editing.side import SideEdit
   from instructedit_jax.editors.base import Editor, Request
+  from instructedit_jax.editors.catalogue import open_editor
   from instructedit_jax.editors.requests import read_requests
   from instructedit_jax.editors.trained import TrainedEditor, load_editor
   from instructedit_jax.errors import UserError
@@ -37,11 +41,15 @@ __version__ = "0.1.0"
 # entry point `evaluate.py` is a program, not to be imported: it would take the
 # place of the function of that name.
 _HOME = {
+  "load_edit": "editing.archive",
+  "save_edit": "editing.archive",
+  "CodebookEdit": "editing.codebook",
+  "DenseEdit": "editing.dense",
   "LowRankEdit": "editing.edits",
-  "load_edit": "editing.storage",
-  "save_edit": "editing.storage",
+  "SideEdit": "editing.side",
   "Editor": "editors.base",
   "Request": "editors.base",
+  "open_editor": "editors.catalogue",
   "read_requests": "editors.requests",
   "TrainedEditor": "editors.trained",
   "load_editor": "editors.trained",
@@ -61,7 +69,9 @@ _HOME = {
 }
 
 __all__ = [
+  "CodebookEdit",
   "Conversation",
+  "DenseEdit",
   "Editor",
   "Instruction",
   "LanguageModel",
@@ -71,6 +81,7 @@ __all__ = [
   "Record",
   "Request",
   "Results",
+  "SideEdit",
   "TrainedEditor",
   "UserError",
   "evaluate",
@@ -79,6 +90,7 @@ __all__ = [
   "load_model",
   "load_records",
   "load_split",
+  "open_editor",
   "read_requests",
   "save_edit",
   "save_hf",

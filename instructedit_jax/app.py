@@ -185,7 +185,11 @@ def _plain_log() -> None:
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses `argv`; every complaint becomes a UserError."""
+  """Parses `argv`; every complaint becomes a UserError.
+
+  Options may be written with hyphens: --memory-gb is --memory_gb.
+  """
+  argv = [argv[0], *map(_with_underscores, argv[1:])]
   if not any(re.fullmatch(r"--?help\w*", arg) for arg in argv[1:]):
     for name, default in _CONFIG_FLAGS.items():
       given = _given_config(name, argv)
@@ -199,6 +203,14 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
   except flags.Error as error:
     text = " ".join(str(error).split())
     raise UserError(f"{text} (--help lists the options.)") from error
+
+
+def _with_underscores(arg: str) -> str:
+  name, equals, value = arg.partition("=")
+  plain = name.replace("-", "_").lstrip("_")
+  if name.startswith("--") and plain in flags.FLAGS:
+    return f"--{plain}{equals}{value}"
+  return arg
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ _EDITOR = flags.DEFINE_list(
   "editor",
   [],
   "Folders of trained editors, or names: base (the unedited model), ft_l, ft_m,"
-  " grace, ultraedit.",
+  " grace, ultraedit, calinet.",
 )
 _OUT = flags.DEFINE_string("out", "", "Folder of the results.")
 _MODEL = flags.DEFINE_string(

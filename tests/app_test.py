@@ -157,6 +157,24 @@ def test_interrupts_and_defects_keep_their_codes(place):
     assert "Traceback" in result.stderr
 
 
+def test_a_default_configuration_is_one_like_any_other(place):
+  program = place / "program.py"
+  text = program.read_text()
+  program.write_text(
+    text.replace(
+      "config_flag()", 'config_flag(default="configs/multi.py:large")'
+    )
+  )
+  result = _run(place, "--config.steps=7")
+  assert result.returncode == 0, result.stderr
+  assert '"size": "large", "steps": 7' in result.stdout
+  result = _run(place, "--config=configs/multi.py")
+  assert '"size": "small", "steps": 10' in result.stdout
+  assert "Did you mean --config.steps?" in _error(place, "--config.step=7")
+  (place / "configs" / "multi.py").unlink()
+  assert "configs/multi.py: no such configuration file." in _error(place)
+
+
 def test_help_needs_no_configuration(place):
   result = _run(place, "--help")
   assert "--workdir" in result.stdout

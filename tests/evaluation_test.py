@@ -283,11 +283,24 @@ def test_a_record_that_fails_is_named_and_the_others_go_on(
   assert sum(done) == 4
 
 
+def test_an_editor_that_fails_on_every_record_is_no_error(
+  model, editor, records, baseline
+):
+  class Unable(Spy):
+    def propose_each(self, model, requests, cache=None):
+      raise UserError("all is refused")
+
+  unable = Unable(editor)
+  results = evaluate(model, unable, records, options=QUICK, baseline=baseline)
+  assert [failed for failed, _ in results.failed] == [r.id for r in records]
+  assert all("refused" in reason for _, reason in results.failed)
+  assert results.records == results.rows() == []
+  assert Results.from_dict(results.to_dict()) == results
+
+
 def test_nothing_to_evaluate_is_an_error(model, editor, records, baseline):
   with pytest.raises(UserError, match="no record"):
     evaluate(model, editor, [], baseline=baseline)
-  with pytest.raises(UserError, match=r"none of the 1 records.*refused"):
-    evaluate(model, Spy(editor, refused="a"), records[:1], baseline=baseline)
   with pytest.raises(UserError, match="must be one of bare, instructed"):
     evaluate(model, editor, records, query="plain", baseline=baseline)
   with pytest.raises(UserError, match="load_editor"):

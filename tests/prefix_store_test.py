@@ -17,7 +17,8 @@ from instructedit_jax.editing.prefix_store import PrefixStore
 from instructedit_jax.editing.sequences import Scored, score
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.language_model import load_model
-from instructedit_jax.training import prefix_fill
+from instructedit_jax.parallel import make_mesh
+from instructedit_jax.training import prefix_fill, programs
 from instructedit_jax.training.data import Episodes, load_records
 from tests import tiny_run as tiny
 
@@ -262,7 +263,10 @@ def test_a_filled_store_replaces_the_prefix(model, filled):
   assert prefix_fill.is_filled(filled)
   assert not prefix_fill.is_filled(dataclasses.replace(filled, steps=3))
   assert not prefix_fill.is_filled(dataclasses.replace(filled, seed=1))
-  bare = load_model(filled.model, suffix=filled.suffix, prefix=False)
+  mesh = make_mesh(devices=jax.devices()[:1])
+  assert programs.load(dataclasses.replace(filled, steps=3), mesh).whole
+  bare = programs.load(filled, mesh)
+  assert not bare.whole
   assert bare.fingerprint == model.fingerprint
   records = load_records(filled)
   stored = Episodes(bare, filled, records)

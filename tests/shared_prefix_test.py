@@ -113,6 +113,26 @@ def test_off_keeps_nothing_and_small_caches_drop_the_unused():
   assert cache.computed == 4
 
 
+def test_what_is_planned_is_the_same_bits_whenever_it_is_computed():
+  """By a run, by one that continues it, and after having been dropped."""
+  model = load_model("random:tiny-llama", suffix=2)
+  sequences = _instructed(model)
+  one = PrefixCache(model)
+  one.plan(sequences)
+  whole = dict(zip(sequences, one(sequences), strict=True))
+  other = PrefixCache(model, 4 * sum(p.nbytes for p in whole[sequences[0]]))
+  other.plan(sequences)
+  other.plan(reversed(sequences))  # changes nothing
+  assert (other.computed, len(other)) == (0, 0)
+  for part in (sequences[::-5], sequences[3:5], sequences[:1], sequences[1:4]):
+    for sequence, state in zip(part, other(part), strict=True):
+      np.testing.assert_array_equal(state.hidden, whole[sequence].hidden)
+      np.testing.assert_array_equal(state.final, whole[sequence].final)
+  assert other.nbytes == sum(
+    part.nbytes for state in other._held.values() for part in state
+  )
+
+
 def test_few_sequences_do_not_pay_for_a_full_batch(monkeypatch):
   model = load_model("random:tiny-llama", suffix=2)
   shapes = []

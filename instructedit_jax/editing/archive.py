@@ -12,12 +12,15 @@ from instructedit_jax.editing import storage
 from instructedit_jax.editing.codebook import CodebookEdit
 from instructedit_jax.editing.dense import DenseEdit
 from instructedit_jax.editing.edits import Edit, LowRankEdit
+from instructedit_jax.editing.side import SideEdit
 from instructedit_jax.errors import UserError
 from instructedit_jax.files import atomic_write
 from instructedit_jax.models.language_model import LanguageModel
+from instructedit_jax.models.layers import ACTIVATIONS
 
 _FINGERPRINT, _KIND = "fingerprint", "kind"
-_DENSE, _CODEBOOK = "dense", "codebook"
+_DENSE, _CODEBOOK, _SIDE = "dense", "codebook", "side"
+_ENTRIES, _SLOTS = ("keys", "values", "radii"), ("keys", "values")
 
 
 def save_edit(
@@ -41,10 +44,11 @@ def save_edit(
     arrays = {f"update/{name}": value for name, value in edit.update.items()}
   elif isinstance(edit, CodebookEdit):
     kind = _CODEBOOK
-    arrays = {
-      f"{part}/{edit.name}": getattr(edit, part)
-      for part in ("keys", "values", "radii")
-    }
+    arrays = {f"{part}/{edit.name}": getattr(edit, part) for part in _ENTRIES}
+  elif isinstance(edit, SideEdit):
+    kind = _SIDE
+    place = f"{edit.block}.{edit.activation}"
+    arrays = {f"{part}/{place}": getattr(edit, part) for part in _SLOTS}
   else:
     raise UserError(f"{path}: a {type(edit).__name__} cannot be saved")
   content: dict[str, Any] = {
@@ -86,7 +90,13 @@ def load_edit(path: str | os.PathLike[str], model: LanguageModel) -> Edit:
       return DenseEdit(**parts)
     if kind == _CODEBOOK:
       (name,) = parts["keys"]
-      return CodebookEdit(name, **{p: held[name] for p, held in parts.items()})
+      return CodebookEdit(name, *(parts[part][name] for part in _ENTRIES))
+    if kind == _SIDE:
+      (place,) = parts["keys"]
+      block, _, activation = place.partition(".")
+      _ = ACTIVATIONS[activation]
+      slots = (parts[part][place] for part in _SLOTS)
+      return SideEdit(int(block), activation, *slots)
   except (KeyError, TypeError, ValueError):
     pass
   raise UserError(f"{source}: not an edit, or damaged; save it again")

@@ -54,6 +54,22 @@ class Store(Protocol):
     ...
 
 
+class _Laid(NamedTuple):
+  """A row of sequences, always to be computed in batches of one shape.
+
+  Other rows of a batch, and a row's place in it, change no bit of its states.
+
+  Attributes:
+    row: their tokens.
+    places: of each sequence, the row indices of its tokens.
+    shape: [B, T].
+  """
+
+  row: SharedRow
+  places: dict[Scored, np.ndarray]
+  shape: tuple[int, int]
+
+
 class PrefixCache:
   """Sequences' states, read or computed when first asked for and kept.
 
@@ -86,6 +102,7 @@ class PrefixCache:
     self._share = share
     self._bytes = 0
     self._held: dict[Scored, State] = {}
+    self._planned: dict[Scored, _Laid] = {}
     self._lock = threading.RLock()
     self.computed = self.tokens = 0
 
@@ -121,6 +138,20 @@ class PrefixCache:
       with self._lock:
         self._fetch(sequences)
 
+  def plan(self, sequences: Iterable[Scored]) -> None:
+    """Gives sequences that may be asked for their rows; computes nothing.
+
+    A state depends by a rounding on where in a row its sequence stands, since
+    float32 sums do on their order. What is planned stands in one place for
+    good: however often and whenever it is computed, by this run or by one that
+    continues it, it is the same to the bit.
+    """
+    if self._model.whole and (self._max_bytes or self.store is not None):
+      with self._lock:
+        wanted = dict.fromkeys(sequences)
+        for laid in self._lay([s for s in wanted if s not in self._planned]):
+          self._planned.update(dict.fromkeys(laid.places, laid))
+
   def _fetch(self, sequences: Iterable[Scored]) -> None:
     wanted = list(dict.fromkeys(sequences))
     for sequence in wanted:
@@ -140,16 +171,19 @@ class PrefixCache:
         " to compute them. Fill the store (python -m"
         " instructedit_jax.prefix_cache) or load the model with prefix=True."
       )
+    asked = set(missing)
     for states in self._compute(missing):
-      self._hold(states)
       if self.store is not None:
         self.store.add(states)
+      # A planned row may hold others, too; they are kept where there is room.
+      if self._bytes + _nbytes(states) > self._max_bytes:
+        states = {key: s for key, s in states.items() if key in asked}
+      self._hold(states)
 
   def _hold(self, states: Mapping[Scored, State]) -> None:
-    self._held.update(states)
-    self._bytes += sum(
-      s.hidden.nbytes + s.final.nbytes for s in states.values()
-    )
+    new = {key: s for key, s in states.items() if key not in self._held}
+    self._held.update(new)
+    self._bytes += _nbytes(new)
 
   def _make_room(self, wanted: list[Scored], missing: list[Scored]) -> None:
     width = self._model.config.width * 4
@@ -164,24 +198,40 @@ class PrefixCache:
 
   def _compute(self, missing: list[Scored]) -> Iterator[dict[Scored, State]]:
     """The states of a batch after the other, each of one of few shapes."""
-    by_length: dict[int, list[Scored]] = {}
-    for sequence in missing:
-      length = bucket(len(sequence.tokens), _LENGTHS)
-      by_length.setdefault(length, []).append(sequence)
+    planned = [self._planned[s] for s in missing if s in self._planned]
+    rows = list({id(laid): laid for laid in planned}.values())
+    rows += self._lay([s for s in missing if s not in self._planned])
+    by_shape: dict[tuple[int, int], list[_Laid]] = {}
+    for laid in rows:
+      by_shape.setdefault(laid.shape, []).append(laid)
     running = None
-    for length, group in sorted(by_length.items()):
-      tokens = [sequence.tokens for sequence in group]
-      rows = shared_prefix.lay(tokens, length, self._share)
-      for batch, count, size in _batches(rows, length):
-        self.computed += sum(len(row.places) for row in batch)
-        self.tokens += sum(len(row.tokens) for row in batch)
-        started = self._start(batch, count, size)
+    for shape, group in sorted(by_shape.items()):
+      for start in range(0, len(group), shape[0]):
+        batch = group[start : start + shape[0]]
+        self.computed += sum(len(laid.places) for laid in batch)
+        self.tokens += sum(len(laid.row.tokens) for laid in batch)
+        started = self._start([laid.row for laid in batch], *shape)
         # The next batch is under way while the last one's states are copied.
         if running is not None:
           yield _cut(*running)
-        running = group, batch, started
+        running = batch, started
     if running is not None:
       yield _cut(*running)
+
+  def _lay(self, sequences: list[Scored]) -> list[_Laid]:
+    """Rows for sequences; those of one length share the rows of one size."""
+    by_length: dict[int, list[Scored]] = {}
+    for sequence in sequences:
+      length = bucket(len(sequence.tokens), _LENGTHS)
+      by_length.setdefault(length, []).append(sequence)
+    found = []
+    for length, group in sorted(by_length.items()):
+      tokens = [sequence.tokens for sequence in group]
+      rows = shared_prefix.lay(tokens, length, self._share)
+      for row, shape in zip(rows, _shapes(rows, length), strict=True):
+        places = {group[number]: at for number, at in row.places.items()}
+        found.append(_Laid(row, places, shape))
+    return found
 
   def _start(
     self, rows: list[SharedRow], count: int, size: int
@@ -195,38 +245,38 @@ class PrefixCache:
     )
 
 
-def _batches(
-  rows: list[SharedRow], length: int
-) -> Iterator[tuple[list[SharedRow], int, int]]:
-  """Rows to run together, and the shape [B, T] to run them in.
+def _shapes(rows: list[SharedRow], length: int) -> Iterator[tuple[int, int]]:
+  """For each row the shape [B, T] of the batch it is to run in.
 
   A few rows that are left over, such as a single request's, go one by one in
   as short a row as will do: a full batch would be mostly padding.
   """
   count = max(1, _ROWS * _LENGTHS[0] // length)
-  for start in range(0, len(rows), count):
-    batch = rows[start : start + count]
-    if len(batch) > max(1, count // 4):
-      yield batch, count, length
-      continue
-    for row in batch:
-      yield [row], 1, bucket(len(row.tokens), _SINGLE)
+  full = len(rows) // count * count
+  if len(rows) - full > max(1, count // 4):
+    full = len(rows)
+  for number, row in enumerate(rows):
+    if number < full:
+      yield count, length
+    else:
+      yield 1, bucket(len(row.tokens), _SINGLE)
 
 
 def _cut(
-  group: list[Scored],
-  rows: list[SharedRow],
-  started: tuple[jax.Array, jax.Array],
+  rows: list[_Laid], started: tuple[jax.Array, jax.Array]
 ) -> dict[Scored, State]:
   """Each sequence's own states out of its row's, copied."""
   hidden_BTD, final_BTD = map(np.asarray, started)
   states = {}
-  for b, row in enumerate(rows):
-    for number, places in row.places.items():
-      sequence = group[number]
+  for b, laid in enumerate(rows):
+    for sequence, places in laid.places.items():
       ends = places[len(places) - len(sequence.labels) :]
       states[sequence] = State(hidden_BTD[b, places], final_BTD[b, ends])
   return states
+
+
+def _nbytes(states: Mapping[Scored, State]) -> int:
+  return sum(s.hidden.nbytes + s.final.nbytes for s in states.values())
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from instructedit_jax.editors import fine_tuning
 from instructedit_jax.editors.base import Editor
+from instructedit_jax.editors.calinet import Calinet, CalinetConfig
 from instructedit_jax.editors.fine_tuning import FineTuning, FineTuningConfig
 from instructedit_jax.editors.grace import Grace, GraceConfig
 from instructedit_jax.editors.trained import load_editor
@@ -40,12 +41,13 @@ class UsableEditor(Editor, Protocol):
 # name -> (defaults, how to make one of them)
 METHODS: dict[str, tuple[Common, Callable[[Any, str], UsableEditor]]] = {
   "ft_l": (
-    FineTuningConfig(objective=fine_tuning.PROMPT_LAST),
+    FineTuningConfig(objective=fine_tuning.PROMPT_LAST, steps=25),
     FineTuning,
   ),
   "ft_m": (FineTuningConfig(), FineTuning),
   "grace": (GraceConfig(), Grace),
   "ultraedit": (UltraEditConfig(), UltraEdit),
+  "calinet": (CalinetConfig(), Calinet),
 }
 
 

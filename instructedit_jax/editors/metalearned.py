@@ -1,7 +1,8 @@
 """MEND and InstructEdit: an edit from the gradient factors of one request.
 
 The methods share this code and differ in two places only: where the factors
-come from and what conditions their transformation.
+come from and what conditions their transformation. What trains and uses them
+calls `init`, `look`, `fold` and `propose`, as of every method in `trainable`.
 
   mend               factors of the bare prompt; nothing else
   instructedit_text  factors of the prompt with the instruction in front, as
@@ -10,6 +11,9 @@ come from and what conditions their transformation.
                      modulates the hypernetwork (`conditioner`)
   instructedit_views factors of both prompts side by side, and the same
                      modulation
+
+KnowledgeEditor, "ke", shares their configuration and their factors and is in
+`ke`.
 
 Axes: B requests, R answer rows, n inputs, m outputs of a matrix.
 """
@@ -25,12 +29,14 @@ from instructedit_jax.editing.edits import LowRankEdit
 from instructedit_jax.editing.factors import Factors
 from instructedit_jax.editing.rows import Rows
 from instructedit_jax.editors import conditioner as conditioner_lib
-from instructedit_jax.editors import hypernetwork, ridge
+from instructedit_jax.editors import gating, hypernetwork, ridge
 from instructedit_jax.errors import UserError
 from instructedit_jax.models import decoder
 from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.tasks.instructions import Instruction
 
+READS_TOKENS = False
+KE = "ke"
 BARE, INSTRUCTED = "bare", "instructed"
 # method -> (the prompts factors are taken of, is the network conditioned?)
 METHODS: dict[str, tuple[tuple[str, ...], bool]] = {
@@ -38,6 +44,7 @@ METHODS: dict[str, tuple[tuple[str, ...], bool]] = {
   "instructedit_text": ((INSTRUCTED,), False),
   "instructedit": ((BARE,), True),
   "instructedit_views": ((BARE, INSTRUCTED), True),
+  KE: ((BARE,), False),
 }
 ROWS = ("answer", "all")
 Params = dict[str, Any]
@@ -49,10 +56,12 @@ class Condition(NamedTuple):
   Attributes:
     instruction: float [B, D], pooled prefix states of each.
     given: bool [B], False where there is none.
+    tokens: int32 [B, T], those of the requests' rows, where they are wanted.
   """
 
   instruction: jax.Array
   given: jax.Array
+  tokens: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +81,7 @@ class EditorConfig:
       the model as edited so far and mends what is left. Published: 1.
     ridge: first strength of `ridge.decorrelate`; 0 leaves rows as they are, as
       published.
+    gates: KnowledgeEditor's networks, in place of `network`.
   """
 
   method: str = "instructedit"
@@ -91,6 +101,9 @@ class EditorConfig:
   rows: str = "answer"
   rounds: int = 2
   ridge: float = 1.0
+  gates: gating.GatingConfig = dataclasses.field(
+    default_factory=gating.GatingConfig
+  )
 
   def __post_init__(self):
     if self.method not in METHODS:
@@ -165,9 +178,38 @@ def edit_factors(
   Returns:
     the factors and the losses [B].
   """
+  return factors_and_answers(model, rows, kept, edit)[:2]
+
+
+def look(
+  model: decoder.Decoder, rows: Rows, config: EditorConfig
+) -> tuple[Factors, jax.Array]:
+  """The factors of the unedited model, and the losses [B]."""
+  return edit_factors(model, rows, config.rows)
+
+
+def fold(
+  statistics: hypernetwork.Statistics,
+  config: EditorConfig,
+  model: DecoderConfig,
+  factors: Factors,
+) -> hypernetwork.Statistics:
+  """The statistics with those of a batch added."""
+  return hypernetwork.fold_factors(
+    statistics, shapes(model), config.network, factors
+  )
+
+
+def factors_and_answers(
+  model: decoder.Decoder,
+  rows: Rows,
+  kept: str = "answer",
+  edit: LowRankEdit | None = None,
+) -> tuple[Factors, jax.Array, jax.Array]:
+  """As `edit_factors`, and the likeliest token at each answer row, [B, R]."""
   edited = None if edit is None else edit.tap()
 
-  def loss(tap: decoder.Tap) -> tuple[jax.Array, jax.Array]:
+  def loss(tap: decoder.Tap) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     def both(name: str, x: jax.Array, y: jax.Array) -> jax.Array:
       return tap(name, x, y if edited is None else edited(name, x, y))
 
@@ -177,18 +219,18 @@ def edit_factors(
     nll = jax.nn.logsumexp(logits, -1) - chosen
     count = jnp.maximum(rows.mask.sum(-1), 1)
     each = jnp.where(rows.mask, nll, 0).sum(-1) / count
-    return each.sum(), each
+    return each.sum(), (each, logits.argmax(-1))
 
-  inputs, deltas, _, each = factors_lib.probe(loss)
+  inputs, deltas, _, (each, answers) = factors_lib.probe(loss)
   if kept == "all":
-    return factors_lib.all_rows(inputs, deltas), each
+    return factors_lib.all_rows(inputs, deltas), each, answers
   # The suffix runs its last block at the scored tokens only.
   last = f"{model.config.blocks - 1}."
   gathered = [name for name in inputs if name.startswith(last)]
   factors = factors_lib.answer_rows(
     inputs, deltas, rows.at, rows.mask, gathered
   )
-  return factors, each
+  return factors, each, answers
 
 
 def propose(

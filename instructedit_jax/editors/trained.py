@@ -22,9 +22,18 @@ from instructedit_jax.editing.sequences import (
   score,
   unscored,
 )
-from instructedit_jax.editors import conditioner, hypernetwork, metalearned
+from instructedit_jax.editors import (
+  conditioner,
+  gating,
+  hypernetwork,
+  trainable,
+)
 from instructedit_jax.editors.base import Request
-from instructedit_jax.editors.metalearned import EditorConfig
+from instructedit_jax.editors.metalearned import (
+  Condition,
+  EditorConfig,
+  Params,
+)
 from instructedit_jax.editors.requests import RequestLike, as_requests
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.language_model import LanguageModel
@@ -38,7 +47,7 @@ _ANSWERS = (8, 16, 32)
 
 @dataclasses.dataclass(frozen=True)
 class TrainedEditor:
-  """MEND or InstructEdit, ready for use.
+  """MEND, InstructEdit or KnowledgeEditor, ready for use.
 
   Attributes:
     config: what it is.
@@ -49,8 +58,8 @@ class TrainedEditor:
   """
 
   config: EditorConfig
-  params: metalearned.Params
-  statistics: hypernetwork.Statistics
+  params: Params
+  statistics: Any
   fingerprint: str
   suffix: int
   details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -82,7 +91,7 @@ class TrainedEditor:
     if not requests:
       raise UserError("no edit request was given")
     cache = PrefixCache(model) if cache is None else cache
-    rows, pooled, given = self._inputs(model, requests, cache)
+    rows, condition = self._inputs(model, requests, cache)
     edit = _propose(
       self.config,
       model.graph,
@@ -90,8 +99,7 @@ class TrainedEditor:
       self.params,
       self.statistics,
       rows,
-      pooled,
-      given,
+      condition,
     )
     return edit[: len(requests)]
 
@@ -139,8 +147,8 @@ class TrainedEditor:
     model: LanguageModel,
     requests: Sequence[Request],
     cache: PrefixCache,
-  ) -> tuple[Rows, np.ndarray, np.ndarray]:
-    """The requests as padded arrays: rows, instructions, which are given."""
+  ) -> tuple[Rows, Condition]:
+    """The requests as padded arrays: rows, and what else is said of them."""
     edits = [self._views(model, request) for request in requests]
     told = [
       instruction_sequence(model, request.instruction)
@@ -161,7 +169,7 @@ class TrainedEditor:
     pooled = np.zeros((count, width), np.float32)
     if told:
       pooled[given] = [state.hidden.mean(0) for state in cache(told)]
-    return rows, pooled, given
+    return rows, Condition(pooled, given, packed.tokens)  # type: ignore[arg-type]
 
   def _views(self, model: LanguageModel, request: Request) -> list[Scored]:
     return [
@@ -199,10 +207,13 @@ def load_editor(directory: str | os.PathLike[str]) -> TrainedEditor:
     config["conditioner"] = conditioner.ConditionerConfig(
       **config["conditioner"]
     )
+    # Editors from before there were gates have none.
+    config["gates"] = gating.GatingConfig(**config.get("gates", {}))
     return TrainedEditor(
       EditorConfig(**config),
       arrays["params"],
-      _moments(arrays["statistics"]),
+      # No arrays, no entry: KnowledgeEditor has no statistics.
+      _moments(arrays.get("statistics", {})),
       metadata["fingerprint"],
       metadata["suffix"],
       metadata["details"],
@@ -230,15 +241,13 @@ def _propose(
   config: EditorConfig,
   graph: nnx.GraphDef,
   weights: nnx.State,
-  params: metalearned.Params,
-  statistics: hypernetwork.Statistics,
+  params: Params,
+  statistics: Any,
   rows: Rows,
-  instruction: jax.Array,
-  given: jax.Array,
+  condition: Condition,
 ) -> LowRankEdit:
-  model = nnx.merge(graph, weights)
-  factors, _ = metalearned.edit_factors(model, rows, config.rows)
-  condition = metalearned.Condition(instruction, given)
-  return metalearned.propose(
-    params, statistics, config, model, rows, factors, condition
+  model, method = nnx.merge(graph, weights), trainable.of(config)
+  seen, _ = method.look(model, rows, config)
+  return method.propose(
+    params, statistics, config, model, rows, seen, condition
   )

@@ -5,7 +5,7 @@ Axes: B requests, T tokens, P answer tokens, D width.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,8 @@ from instructedit_jax.errors import UserError
 from instructedit_jax.models import decoder
 from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.models.language_model import LanguageModel
+
+T = TypeVar("T")
 
 BARE, INSTRUCTED = "bare", "instructed"
 VIEWS = (BARE, INSTRUCTED)
@@ -52,6 +54,12 @@ class Common:
       if getattr(self, field) < 1:
         raise UserError(f"{field}={getattr(self, field)}: must be at least 1")
 
+  def prompts(self, request: Request) -> list[str]:
+    """The texts whose continuation by the target makes the edit."""
+    if self.view == BARE or request.instruction is None:
+      return [request.prompt]
+    return [request.instruction.apply(request.prompt)]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OneMatrix(Common):
@@ -77,17 +85,29 @@ class OneMatrix(Common):
         f"matrix={self.matrix}: this model's MLP has"
         f" {', '.join(model.mlp_matrices)}"
       )
-    block = model.first_editable if self.block is None else self.block
-    if not 0 <= block < model.blocks:
-      raise UserError(
-        f"block={block}: the model has blocks 0 to {model.blocks - 1}"
-      )
-    if block < model.first_editable:
-      raise UserError(
-        f"block={block}: only the last {model.suffix} of {model.blocks} blocks"
-        f" are editable; load the model with suffix={model.blocks - block}"
-      )
+    block = editable_block(model, self.block, default=model.first_editable)
     return f"{block}.{self.matrix}"
+
+
+def editable_block(
+  model: DecoderConfig, block: int | None, *, default: int
+) -> int:
+  """A block by its number, None for the default.
+
+  Raises:
+    UserError: the model has no such block, or it is not editable.
+  """
+  block = default if block is None else block
+  if not 0 <= block < model.blocks:
+    raise UserError(
+      f"block={block}: the model has blocks 0 to {model.blocks - 1}"
+    )
+  if block < model.first_editable:
+    raise UserError(
+      f"block={block}: only the last {model.suffix} of {model.blocks} blocks"
+      f" are editable; load the model with suffix={model.blocks - block}"
+    )
+  return block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,31 +154,26 @@ def read_rows(
     raise UserError("no edit request was given")
   cache = PrefixCache(model) if cache is None else cache
   texts = [
-    score(
-      model.text,
-      _asked(request, config.view),
-      request.target,
-      context=model.config.context,
-      limit=config.answer_tokens,
-    )
+    [
+      score(
+        model.text,
+        prompt,
+        request.target,
+        context=model.config.context,
+        limit=config.answer_tokens,
+      )
+      for prompt in config.prompts(request)
+    ]
     for request in found
   ]
   packed = pack(
-    [
-      *([t] for t in texts),
-      *([[]] * (bucket(len(texts), _REQUESTS) - len(texts))),
-    ],
-    bucket(max(len(text.tokens) for text in texts), _TOKENS),
-    bucket(max(len(text.labels) for text in texts), _ANSWERS),
+    [*texts, *([[]] * (bucket(len(texts), _REQUESTS) - len(texts)))],
+    bucket(max(sum(len(t.tokens) for t in row) for row in texts), _TOKENS),
+    bucket(max(sum(len(t.labels) for t in row) for row in texts), _ANSWERS),
   )
-  states = [[state] for state in cache(texts)]
+  cache.warm([text for row in texts for text in row])
+  states = [cache(row) for row in texts]
   return found, rows_of(packed, states, model.config.width)
-
-
-def _asked(request: Request, view: str) -> str:
-  if view == BARE or request.instruction is None:
-    return request.prompt
-  return request.instruction.apply(request.prompt)
 
 
 def target_loss(
@@ -177,19 +192,20 @@ def mean_over_answer(cost: jax.Array, rows: Rows) -> jax.Array:
 
 
 def descend(
-  losses: Callable[[jax.Array], jax.Array],
-  start: jax.Array,
+  losses: Callable[[T], jax.Array],
+  start: T,
   *,
   rate: float,
   steps: int,
   stop: float,
   bound: float = float("inf"),
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[T, jax.Array]:
   """Adam on B separate problems at once, each until its loss is small.
 
   Args:
-    losses: parameters [B, ...] to losses [B], each of its own parameters only.
-    start: [B, ...].
+    losses: parameters, arrays [B, ...], to losses [B], each of its own
+      parameters only.
+    start: the parameters, in any pytree.
     rate, steps: of Adam (0.9, 0.999, 1e-8).
     stop: a problem whose loss is below this is left as it is from then on.
     bound: no entry strays further than this from zero.
@@ -199,23 +215,28 @@ def descend(
   """
   rule = optax.adam(rate)
 
-  def total(value: jax.Array) -> tuple[jax.Array, jax.Array]:
-    each = losses(value)
+  def total(values: T) -> tuple[jax.Array, jax.Array]:
+    each = losses(values)
     return each.sum(), each
 
   def advance(state: Any) -> Any:
-    value, memory, live, count, step = state
-    (_, each), slope = jax.value_and_grad(total, has_aux=True)(value)
+    values, memory, live, count, step = state
+    (_, each), slope = jax.value_and_grad(total, has_aux=True)(values)
     # Not `each >= stop`: what is no number must go on and be found out.
     live = live & ~(each < stop)
-    change, memory = rule.update(slope, memory)
-    moved = jnp.clip(value + change, -bound, bound)
-    kept = live.reshape((-1,) + (1,) * (value.ndim - 1))
-    value = jnp.where(kept, moved, value)
-    return value, memory, live, count + live, step + 1
+    changes, memory = rule.update(slope, memory)
 
-  problems = start.shape[0]
-  value, _, _, count, _ = jax.lax.while_loop(
+    def move(value: jax.Array, change: jax.Array) -> jax.Array:
+      moved = jnp.clip(value + change, -bound, bound)
+      return jnp.where(
+        live.reshape((-1,) + (1,) * (value.ndim - 1)), moved, value
+      )
+
+    values = jax.tree.map(move, values, changes)
+    return values, memory, live, count + live, step + 1
+
+  problems = jax.tree.leaves(start)[0].shape[0]
+  values, _, _, count, _ = jax.lax.while_loop(
     lambda state: (state[4] < steps) & state[2].any(),
     advance,
     (
@@ -226,7 +247,7 @@ def descend(
       jnp.int32(0),
     ),
   )
-  return value, count
+  return values, count
 
 
 def refuse_overflow(edit: Any, requests: Sequence[Request]) -> None:

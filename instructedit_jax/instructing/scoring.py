@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from instructedit_jax.editors.base import Editor
+from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation import Baseline, Options, evaluate
 from instructedit_jax.models.language_model import LanguageModel
 from instructedit_jax.tasks.instructions import (
@@ -112,6 +113,9 @@ class EditorScorer:
       ),
       baseline=self._baseline,
     )
+    if not results.records:
+      record, reason = results.failed[0]
+      raise UserError(f"no record could be edited; {record}: {reason}")
     means = {row.metric: row.value for row in results.rows()}
     asked = CONVERSATION if task == CONVSENT else METRICS
     parts = {name: means[name] for name in asked if name in means}

@@ -22,7 +22,14 @@ from flax import nnx
 
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.config import DecoderConfig
-from instructedit_jax.models.layers import Block, Linear, Norm, Tap, take_tokens
+from instructedit_jax.models.layers import (
+  Block,
+  Linear,
+  Norm,
+  Tap,
+  product,
+  take_tokens,
+)
 
 __all__ = [
   "Branches",
@@ -176,7 +183,7 @@ class Decoder(nnx.Module):
     if self.head is not None:
       y = self.head(x)
     else:
-      y = x @ self.embedding[...].astype(x.dtype).T
+      y = product(x, self.embedding[...].T)
     return y.astype(jnp.promote_types(y.dtype, jnp.float32))
 
   def empty_cache(self, rows: int, slots: int, dtype: Any) -> Cache:

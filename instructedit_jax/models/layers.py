@@ -15,7 +15,7 @@ from instructedit_jax.models.config import DecoderConfig
 # (matrix name, its input x [..., n], its output y [..., m]) -> new output.
 Tap = Callable[[str, jax.Array, jax.Array], jax.Array]
 
-_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
   "gelu": lambda x: jax.nn.gelu(x, approximate=False),
   "relu": jax.nn.relu,
@@ -33,7 +33,7 @@ class Linear(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """[..., n] to [..., m] in the dtype of x."""
-    y = x @ self.kernel[...].astype(x.dtype)
+    y = product(x, self.kernel[...])
     if self.bias is not None:
       y = y + _like(self.bias[...], y)
     return y
@@ -154,7 +154,7 @@ class Mlp(nnx.Module):
       y = getattr(self, matrix)(x)
       return y if tap is None else tap(f"{name}.{matrix}", x, y)
 
-    activation = _ACTIVATIONS[self.activation]
+    activation = ACTIVATIONS[self.activation]
     if self.gate is None:
       hidden = activation(linear("up", x))
     else:
@@ -221,6 +221,45 @@ class Block(nnx.Module):
   ) -> jax.Array:
     """The MLP half."""
     return h + self.mlp(self.mlp_norm(h), tap, name)
+
+
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """x W in the dtype of x, [..., n] times [n, m].
+
+  float32 x and a kernel of half precision: x is rounded like the kernel, which
+  is never copied to a wider type, forwards or backwards; products are summed,
+  and returned, in float32.
+  """
+  half = jnp.finfo(kernel.dtype).bits < 32
+  if half and x.dtype == jnp.float32:
+    return _rounded_product(x, kernel)
+  return x @ kernel.astype(x.dtype)
+
+
+@jax.custom_vjp
+def _rounded_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  return jnp.matmul(
+    x.astype(kernel.dtype), kernel, preferred_element_type=x.dtype
+  )
+
+
+def _rounded_product_forward(
+  x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  return _rounded_product(x, kernel), (x.astype(kernel.dtype), kernel)
+
+
+def _rounded_product_backward(
+  kept: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  x, kernel = kept
+  # The usual rule would multiply float32 with a widened copy of the kernel.
+  dx = _rounded_product(dy, kernel.T)
+  rows, outer = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+  return dx, _rounded_product(outer.T, rows).T.astype(kernel.dtype)
+
+
+_rounded_product.defvjp(_rounded_product_forward, _rounded_product_backward)
 
 
 def take_tokens(x: jax.Array, at: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from instructedit_jax.editing.edits import Edit, LowRankEdit
-from instructedit_jax.editors import metalearned
+from instructedit_jax.editors import metalearned, trainable
 from instructedit_jax.errors import UserError
 from instructedit_jax.models import decoder
 from instructedit_jax.planning import flops, liveness, shapes
@@ -164,7 +164,7 @@ def episode_flops(run: RunShapes) -> dict[str, float]:
     flops.trace(train_step(run), run.state, run.weights, batch)
   )
   inner, _ = split(flops.trace(factors, run.weights, batch))
-  if config.editor.rounds > 1:
+  if config.editor.rounds > 1 and config.editor.method != metalearned.KE:
     again, _ = split(flops.trace(factors, run.weights, batch, edit))
     inner += (config.editor.rounds - 1) * again
   asked, _ = split(flops.trace(jax.grad(outer), edit, run.weights, batch))
@@ -179,17 +179,20 @@ def episode_flops(run: RunShapes) -> dict[str, float]:
 
 def _edit(run: RunShapes, batch: Batch) -> Any:
   config = run.run
+  method = trainable.of(config.editor)
 
   def propose(params: Any, given: Batch) -> Any:
     model = nnx.merge(run.graph, params)
-    factors, _ = metalearned.edit_factors(model, given.edit, config.editor.rows)
-    condition = metalearned.Condition(given.instruction, given.instructed)
-    learned, seen = jax.tree.map(
+    seen, _ = method.look(model, given.edit, config.editor)
+    condition = metalearned.Condition(
+      given.instruction, given.instructed, given.tokens
+    )
+    learned, moments = jax.tree.map(
       lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
       (run.state.params, run.state.statistics),
     )
-    return metalearned.propose(
-      learned, seen, config.editor, model, given.edit, factors, condition
+    return method.propose(
+      learned, moments, config.editor, model, given.edit, seen, condition
     )
 
   return jax.eval_shape(propose, run.weights, batch)

@@ -47,6 +47,7 @@ class Batch(NamedTuple):
     avoid: bool [B, P], in-scope positions whose labels must become unlikely.
     instruction: float32 [B, D], pooled prefix states of the instruction.
     instructed: bool [B], whether the editor may see it.
+    tokens: int32 [B, T], those of the requests' rows.
   """
 
   edit: Rows
@@ -56,6 +57,7 @@ class Batch(NamedTuple):
   avoid: Array
   instruction: Array
   instructed: Array
+  tokens: Array | None = None
 
 
 def fitting(episode: Episode, shape: BatchShape) -> list[tuple[Kind, Scored]]:
@@ -153,6 +155,7 @@ class Batcher:
       avoid,
       np.stack(pooled),
       np.asarray([episode.told for episode in episodes]),
+      edit.tokens,
     )
 
   def _queries(

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 import ml_collections
 
 from instructedit_jax.editors.conditioner import ConditionerConfig
+from instructedit_jax.editors.gating import GatingConfig
 from instructedit_jax.editors.hypernetwork import HypernetworkConfig
 from instructedit_jax.editors.metalearned import EditorConfig
 from instructedit_jax.errors import UserError
@@ -125,6 +126,7 @@ _NESTED = {
   "editor": EditorConfig,
   "network": HypernetworkConfig,
   "conditioner": ConditionerConfig,
+  "gates": GatingConfig,
   "episode": EpisodeConfig,
   "shape": BatchShape,
   "loss": LossConfig,

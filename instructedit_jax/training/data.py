@@ -3,7 +3,6 @@
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,8 @@ from instructedit_jax.training.episodes import Episode, EpisodeMaker
 _AHEAD = 32
 # Random streams of one seed.
 _TRAIN, _VALIDATE = 0, 1
+# A batch's episodes, and their instructions as sequences.
+Drawn = tuple[list[Episode], list[Scored]]
 
 
 class Episodes:
@@ -71,39 +72,38 @@ class Episodes:
     rows: Sequence[int] | None = None,
     turn: contextlib.AbstractContextManager[Any] | None = None,
   ) -> Iterator[Batch]:
-    """Batches from step `start` on, the next ones prepared meanwhile.
+    """Batches from step `start` on, the next ones prepared by a thread.
+
+    On one machine and as many processes, each is the same to the bit wherever
+    a run starts (unless other runs add to its store of prefix states
+    meanwhile).
 
     Args:
       start: steps done before.
       rows: of every batch, those wanted here; all by default.
       turn: held while prefix states are computed.
     """
-    steps = self._config.steps
+    # Imported late: it is slow, and not every user of episodes trains.
+    import grain
+
     turn = turn or contextlib.nullcontext()
+    chunks: dict[int, list[Drawn]] = {}
 
-    def draw(first: int) -> list[tuple]:
+    def build(step: int) -> Batch:
+      first = step - step % _AHEAD
       with turn:
-        return self._drawn(first, rows)
+        if not chunks:
+          self._plan_until(first, rows)
+        if first not in chunks:
+          chunks.clear()
+          chunks[first] = self._chunk(first, rows)
+          self.cache.warm(self._read_by(chunks[first][step - first :]))
+        return self._batcher(*chunks[first][step - first])
 
-    def build(*drawn: Any) -> Batch:
-      with turn:
-        return self._batcher(*drawn)
-
-    with ThreadPoolExecutor(1) as worker:
-      ahead: list[Future[Batch]] = []
-      chunks = iter(range(start, steps, _AHEAD))
-      pending = worker.submit(draw, next(chunks, steps))
-      for chunk in [*chunks, None]:
-        drawn = pending.result()
-        if chunk is not None:
-          pending = worker.submit(draw, chunk)
-        # Batches hold megabytes: at most two are ready at any time.
-        for item in drawn:
-          ahead.append(worker.submit(build, *item))
-          if len(ahead) > 2:
-            yield ahead.pop(0).result()
-      for future in ahead:
-        yield future.result()
+    # One thread, in the order of steps. Batches hold megabytes: two are ready.
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    steps = grain.MapDataset.range(start, self._config.steps).map(build)
+    yield from steps.to_iter_dataset(options)
 
   def validation_batches(
     self, rows: Sequence[int] | None = None
@@ -116,45 +116,60 @@ class Episodes:
     Raises:
       UserError: there are fewer records than one batch takes.
     """
-    size = self._config.batch_size
-    groups = [
-      self.validation[i : i + size]
-      for i in range(0, len(self.validation) - size + 1, size)
-    ]
-    if not groups:
+    drawn = self._validation(rows)
+    if not drawn:
       raise UserError(
         f"config.validation_records: {len(self.validation)} records are held"
-        f" out over all tasks, config.batch_size = {size} needs as many; raise"
-        " the one or lower the other"
+        f" out over all tasks, config.batch_size = {self._config.batch_size}"
+        " needs as many; raise the one or lower the other"
       )
-    return [
-      self._batcher(*self._rows(group, rows, (_VALIDATE, number)))
-      for number, group in enumerate(groups)
-    ]
+    return [self._batcher(*item) for item in drawn]
 
-  def _drawn(self, first: int, rows: Sequence[int] | None) -> list[tuple]:
-    """The episodes of a chunk of steps; their prefix states are computed."""
-    config = self._config
-    last = min(first + _AHEAD, config.steps)
-    drawn = []
-    for step in range(first, last):
-      records = self.mixture.batch(step, config.batch_size)
-      drawn.append(self._rows(records, rows, (_TRAIN, step)))
-    self.cache.warm(
-      [
-        sequence
-        for episodes, told in drawn
-        for sequence in (*_sequences(episodes, self._batcher), *told)
-      ]
-    )
+  def _plan_until(self, first: int, rows: Sequence[int] | None) -> None:
+    """Plans all prefix states of the steps before `first`.
+
+    Hence a run that goes on there reads the very states of one that never
+    stopped, whichever of them it has to compute again.
+    """
+    self._validation(rows)
+    for before in range(0, first, _AHEAD):
+      self._chunk(before, rows)
+
+  def _validation(self, rows: Sequence[int] | None) -> list[Drawn]:
+    """The episodes of all validation batches; their states are planned."""
+    size = self._config.batch_size
+    starts = range(0, len(self.validation) - size + 1, size)
+    drawn = [
+      self._rows(self.validation[i : i + size], rows, (_VALIDATE, number))
+      for number, i in enumerate(starts)
+    ]
+    self.cache.plan(self._read_by(drawn))
     return drawn
+
+  def _chunk(self, first: int, rows: Sequence[int] | None) -> list[Drawn]:
+    """The episodes of a chunk of steps; their prefix states are planned."""
+    size = self._config.batch_size
+    drawn = [
+      self._rows(self.mixture.batch(step, size), rows, (_TRAIN, step))
+      for step in range(first, min(first + _AHEAD, self._config.steps))
+    ]
+    self.cache.plan(self._read_by(drawn))
+    return drawn
+
+  def _read_by(self, drawn: Sequence[Drawn]) -> list[Scored]:
+    """All sequences whose prefix states these batches hold."""
+    return [
+      sequence
+      for episodes, told in drawn
+      for sequence in (*_sequences(episodes, self._batcher), *told)
+    ]
 
   def _rows(
     self,
     records: Sequence[Record],
     rows: Sequence[int] | None,
     stream: tuple[int, int],
-  ) -> tuple[list[Episode], list[Scored]]:
+  ) -> Drawn:
     """Some rows of a batch; each by itself, so nobody draws another's."""
     episodes, told = [], []
     for row in range(len(records)) if rows is None else rows:
@@ -164,9 +179,7 @@ class Episodes:
       told += drawn[1]
     return episodes, told
 
-  def _draw(
-    self, records: Sequence[Record], rng: np.random.Generator
-  ) -> tuple[list[Episode], list[Scored]]:
+  def _draw(self, records: Sequence[Record], rng: np.random.Generator) -> Drawn:
     episodes = [self._maker(record, rng) for record in records]
     told = [
       instruction_sequence(self._model, episode.instruction)

@@ -1,6 +1,7 @@
 """The training run: steps, validation, checkpoints, and what they leave."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import pathlib
@@ -32,7 +33,7 @@ from instructedit_jax.training.step import TrainState
 # All else is part of a run's identity: another run's checkpoint is refused.
 _FREE = (
   *("steps", "validate_every", "checkpoint_every", "log_every", "patience"),
-  *("mesh", "sharding", "remat"),
+  *("mesh", "sharding", "remat", "prefix_cache", "prefix_cache_gb"),
 )
 
 
@@ -69,7 +70,7 @@ def train(
     logging.info("%s", episodes.mixture.describe())
     programs = programs_lib.build(config, model, mesh)
     with CheckpointStore(folder / "checkpoints") as store:
-      state, memory = _restore(store, programs.state)
+      programs, state, memory = _begin(store, programs)
       start = int(state.step)
       with MetricWriter(
         folder, start if start else None, processes.is_first()
@@ -210,25 +211,33 @@ def _silence() -> Iterator[TextIO | None]:
       yield stream
 
 
-def _restore(
-  store: CheckpointStore, fresh: TrainState
-) -> tuple[TrainState, dict[str, Any]]:
+def _begin(
+  store: CheckpointStore, programs: Programs
+) -> tuple[Programs, TrainState, dict[str, Any]]:
+  """The state to go on from, and programs that hold no other beside it."""
+  fresh = programs.state
+  programs = dataclasses.replace(programs, state=jax.tree.map(_shape, fresh))
   if store.latest_step() is None:
-    # A copy: the step donates its state, and the fresh one is wanted later.
-    return jax.tree.map(lambda leaf: leaf.copy(), fresh), {}
-  state, memory = store.restore(fresh)
+    return programs, fresh, {}
+  for leaf in jax.tree.leaves(fresh):
+    leaf.delete()
+  state, memory = store.restore(programs.state)
   logging.info("going on from step %d", int(state.step))
-  return state, memory
+  return programs, state, memory
+
+
+def _shape(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
 def _best_editor(
   config: TrainConfig,
   model: LanguageModel,
   store: CheckpointStore,
-  fresh: TrainState,
+  shapes: TrainState,
 ) -> TrainedEditor:
   best = store.best_step()
-  state, memory = store.restore(fresh, best)
+  state, memory = store.restore(shapes, best)
   return TrainedEditor(
     config.editor,
     state.params,

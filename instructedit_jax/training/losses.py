@@ -9,6 +9,7 @@ Axes: B episodes, K out-of-scope and P in-scope positions, V vocabulary.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,9 @@ from instructedit_jax.models import decoder
 from instructedit_jax.training.batches import Batch
 
 Metrics = dict[str, jax.Array]
+
+# Logits [B, K, V] beyond this size a device are made a part after the other.
+LOGIT_BYTES = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +33,11 @@ class LossConfig:
 
 
 def outer_loss(
-  model: decoder.Decoder, edit: Edit, batch: Batch, config: LossConfig
+  model: decoder.Decoder,
+  edit: Edit,
+  batch: Batch,
+  config: LossConfig,
+  logit_bytes: int = LOGIT_BYTES,
 ) -> tuple[jax.Array, Metrics]:
   """Mean loss of the episodes, and what it is made of.
 
@@ -38,6 +46,8 @@ def outer_loss(
     edit: one edit an episode.
     batch: the queries.
     config: weights.
+    logit_bytes: the largest array of logits a device may hold. Beyond it,
+      positions take turns, and their logits are made again for the gradient.
 
   Returns:
     the loss, and metrics: edit_loss and locality_kl (nats), token_accuracy
@@ -46,13 +56,22 @@ def outer_loss(
   """
   query, kept = batch.query, batch.base.shape[1]
   hidden = model.suffix(query.hidden, query.sequence, edit.tap(), query.at)
-  keep_B, agree_BK = keep_loss(
-    model.logits(batch.base),
-    model.logits(hidden[:, :kept]),
+  # Devices share either the episodes or the vocabulary.
+  position = 4 * len(hidden) * model.config.vocab // jax.device_count()
+  most = max(logit_bytes // max(position, 1), 1)
+  keep_B, agree_BK = _in_turns(
+    lambda base, edited, *rest: keep_loss(
+      model.logits(base), model.logits(edited), *rest
+    ),
+    most,
+    batch.base,
+    hidden[:, :kept],
     batch.weight[:, :kept],
   )
-  edit_B, right_BP = edit_loss(
-    model.logits(hidden[:, kept:]),
+  edit_B, right_BP = _in_turns(
+    lambda hidden, *rest: edit_loss(model.logits(hidden), *rest),
+    most,
+    hidden[:, kept:],
     query.labels[:, kept:],
     batch.weight[:, kept:],
     batch.avoid,
@@ -68,6 +87,46 @@ def outer_loss(
     config.edit * metrics["edit_loss"] + config.keep * metrics["locality_kl"]
   )
   return loss, {"loss": loss, **metrics}
+
+
+def _in_turns(
+  loss: Callable[..., tuple[jax.Array, jax.Array]],
+  most: int,
+  *arrays: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """loss(*arrays), for `most` positions at a time.
+
+  Every position has all of its vocabulary, so the numbers are those of the
+  whole, and a head divided among devices stays divided.
+
+  Args:
+    loss: arrays [B, p, ...] to sums [B] and hits [B, p].
+    most: positions p that may be looked at together.
+    arrays: [B, P, ...]; zeros in place of a position must add nothing.
+  """
+  positions = arrays[0].shape[1]
+  if positions <= most:
+    return loss(*arrays)
+  turns = -(-positions // most)
+  size = -(-positions // turns)
+
+  def split(array: jax.Array) -> jax.Array:
+    rest = [(0, 0)] * (array.ndim - 2)
+    missing = turns * size - positions
+    padded = jnp.pad(array, [(0, 0), (0, missing), *rest])
+    shape = (len(array), turns, size, *array.shape[2:])
+    return jnp.moveaxis(padded.reshape(shape), 1, 0)
+
+  def turn(
+    total: jax.Array, parts: tuple[jax.Array, ...]
+  ) -> tuple[jax.Array, jax.Array]:
+    sums, hits = jax.checkpoint(loss)(*parts)
+    return total + sums, hits
+
+  start = jnp.zeros(len(arrays[0]), jnp.float32)
+  total, hits = jax.lax.scan(turn, start, tuple(map(split, arrays)))
+  hits = jnp.moveaxis(hits, 0, 1).reshape(len(arrays[0]), -1)
+  return total, hits[:, :positions]
 
 
 def keep_loss(

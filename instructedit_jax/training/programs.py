@@ -12,8 +12,10 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from instructedit_jax import parallel
+from instructedit_jax.editors import trainable
 from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.models.language_model import LanguageModel, load_model
+from instructedit_jax.training import prefix_fill
 from instructedit_jax.training import step as step_lib
 from instructedit_jax.training.batches import Batch
 from instructedit_jax.training.config import TrainConfig
@@ -31,7 +33,7 @@ class Programs:
   Attributes:
     train: (state, weights, batch) -> (state, metrics); takes its state away.
     validate: (state, weights, batch) -> metrics.
-    state: a fresh one, sharded.
+    state: a fresh one, sharded; its shapes alone once a run has taken it.
     weights: of the base model, as far as a step reads them.
     place: this process's rows of a batch -> the whole batch, sharded.
     rows: of every batch, those that this process provides.
@@ -49,9 +51,16 @@ class Programs:
 
 
 def load(config: TrainConfig, mesh: Mesh) -> LanguageModel:
-  """Loads the base model, to be divided among devices if that is wanted."""
-  logging.info("loading %s", config.model)
+  """Loads the base model, to be divided among devices if that is wanted.
+
+  Where its store holds all prefix states of the run, the prefix is left out.
+  """
+  filled = prefix_fill.is_filled(config)
+  if trainable.of(config.editor).READS_TOKENS:
+    filled = False  # the token embeddings would be left out as well
+  logging.info("loading %s%s", config.model, " without its prefix" * filled)
   options: dict[str, Any] = {"suffix": config.suffix, "dtype": config.dtype}
+  options["prefix"] = not filled
   sharding = config.sharding
   if mesh.size > 1 and (
     sharding.fsdp or sharding.weights or mesh.shape["model"] > 1
@@ -166,7 +175,7 @@ def _step_weights(
   needed = jax.tree_util.tree_unflatten(
     structure,
     [
-      leaf if _read(parallel.dotted(keys), model.config) else _nothing()
+      leaf if _read(parallel.dotted(keys), model.config, config) else _nothing()
       for keys, leaf in flat
     ],
   )
@@ -178,10 +187,10 @@ def _step_weights(
   return weights, lambda weights: parallel.constrain(weights, whole)
 
 
-def _read(path: str, model: DecoderConfig) -> bool:
+def _read(path: str, model: DecoderConfig, config: TrainConfig) -> bool:
   """Whether a step reads this parameter."""
   if path == "embedding":
-    return model.tied
+    return model.tied or trainable.of(config.editor).READS_TOKENS
   before = ("prefix_blocks.", "positions", "suffix_blocks.0.attention")
   return not path.startswith(before)
 

@@ -34,6 +34,7 @@ from instructedit_jax.errors import UserError
 from instructedit_jax.metric_writer import FILE_NAME, MetricWriter
 from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.models.language_model import LanguageModel, load_model
+from instructedit_jax.parallel import processes
 from instructedit_jax.progress import Progress
 from instructedit_jax.tasks import instructions
 from instructedit_jax.training import workdir as workdir_lib
@@ -135,7 +136,7 @@ def train(
     model: the base model, if it is loaded already.
 
   Raises:
-    UserError: bad input, or another run's folder.
+    UserError: bad input, another run's folder, or a request to stop.
   """
   folder = pathlib.Path(workdir)
   workdir_lib.claim(folder, dataclasses.asdict(config), _FREE)
@@ -294,19 +295,29 @@ class _Run:
     # Leaves of a fresh state share buffers; the step donates every one.
     state = jax.tree.map(jnp.copy, state)
     label = f"train {config.method}"
-    with Progress(config.micro_steps, label, start=start) as bar:
+    with (
+      Progress(config.micro_steps, label, start=start) as bar,
+      processes.StopRequest() as stop,
+    ):
       for number in range(start + 1, config.micro_steps + 1):
         batch = self._batches[self._order(number - 1)]()
         state, metrics = self._step(state, self._model.params, batch)
         self._pending.append(metrics)
         bar.update(1, loss=metrics["loss"])
         done = number == config.micro_steps
-        if number % config.log_every == 0 or done:
+        stopping = stop.asked(number) and not done
+        if number % config.log_every == 0 or done or stopping:
           self._write(number, writer)
         if number % config.validate_every == 0 or done:
           self._validate(number, state, writer)
-        if number % config.checkpoint_every == 0 or done:
+        if number % config.checkpoint_every == 0 or done or stopping:
           store.save(number, state, {})
+        if stopping:
+          store.wait()
+          raise UserError(
+            f"stopped by request after micro-step {number}; the same command"
+            " goes on"
+          )
     store.wait()
     return state
 

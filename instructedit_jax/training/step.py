@@ -16,8 +16,12 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from instructedit_jax.editors import hypernetwork, metalearned
-from instructedit_jax.editors.metalearned import EditorConfig
+from instructedit_jax.editors import trainable
+from instructedit_jax.editors.metalearned import (
+  Condition,
+  EditorConfig,
+  Params,
+)
 from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.training import remat as remat_lib
 from instructedit_jax.training.batches import Batch
@@ -32,13 +36,13 @@ class TrainState:
   Attributes:
     step: int32 [], steps taken.
     params: the editor.
-    statistics: of the factors seen.
+    statistics: of what the editor has seen; some have none.
     optimizer: optax state.
   """
 
   step: jax.Array
-  params: metalearned.Params
-  statistics: hypernetwork.Statistics
+  params: Params
+  statistics: Any
   optimizer: Any
 
 
@@ -82,7 +86,7 @@ def optimizer(
       optax.adam(schedule, b2=config.b2),
     )
 
-  def label(params: metalearned.Params) -> dict[str, str]:
+  def label(params: Params) -> dict[str, str]:
     return {key: "rates" if key == "rates" else "network" for key in params}
 
   rule = optax.multi_transform(
@@ -104,7 +108,7 @@ def init_state(
   rule: optax.GradientTransformation,
 ) -> TrainState:
   """A fresh state."""
-  params, statistics = metalearned.init(key, editor, model)
+  params, statistics = trainable.of(editor).init(key, editor, model)
   return TrainState(
     jnp.zeros((), jnp.int32), params, statistics, rule.init(params)
   )
@@ -123,7 +127,7 @@ def make_train_step(
   A step whose loss or gradient is not finite changes nothing but the count and
   says so in its metrics. `remat` is one of `remat.POLICIES`.
   """
-  matrices = metalearned.shapes(model)
+  method = trainable.of(editor)
 
   def step(
     state: TrainState, weights: Any, batch: Batch
@@ -131,15 +135,12 @@ def make_train_step(
     decode = nnx.merge(graph, weights)
     # Not for the factors: their probes look into the blocks.
     asked = remat_lib.rematerialised(decode, remat)
-    factors, nll_B = metalearned.edit_factors(decode, batch.edit, editor.rows)
-    condition = metalearned.Condition(batch.instruction, batch.instructed)
-    statistics = hypernetwork.fold_factors(
-      state.statistics, matrices, editor.network, factors
-    )
+    seen, nll_B = method.look(decode, batch.edit, editor)
+    statistics = method.fold(state.statistics, editor, model, seen)
 
-    def objective(params: metalearned.Params) -> tuple[jax.Array, Metrics]:
-      edit = metalearned.propose(
-        params, statistics, editor, decode, batch.edit, factors, condition
+    def objective(params: Params) -> tuple[jax.Array, Metrics]:
+      edit = method.propose(
+        params, statistics, editor, decode, batch.edit, seen, _told(batch)
       )
       return outer_loss(asked, edit, batch, loss)
 
@@ -167,19 +168,25 @@ def make_validation_step(
   loss: LossConfig,
 ) -> Callable[[TrainState, Any, Batch], Metrics]:
   """Builds step(state, base weights, batch) -> metrics, statistics frozen."""
+  method = trainable.of(editor)
 
   def step(state: TrainState, weights: Any, batch: Batch) -> Metrics:
     decode = nnx.merge(graph, weights)
-    factors, _ = metalearned.edit_factors(decode, batch.edit, editor.rows)
-    edit = metalearned.propose(
+    seen, _ = method.look(decode, batch.edit, editor)
+    edit = method.propose(
       state.params,
       state.statistics,
       editor,
       decode,
       batch.edit,
-      factors,
-      metalearned.Condition(batch.instruction, batch.instructed),
+      seen,
+      _told(batch),
     )
     return outer_loss(decode, edit, batch, loss)[1]
 
   return step
+
+
+def _told(batch: Batch) -> Condition:
+  """What a batch says of its requests beside the prompts."""
+  return Condition(batch.instruction, batch.instructed, batch.tokens)

@@ -1,0 +1,204 @@
+"""Half-precision weights, and logits made a few positions at a time."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from instructedit_jax.editors import metalearned
+from instructedit_jax.editors.base import Request
+from instructedit_jax.editors.trained import TrainedEditor
+from instructedit_jax.models.language_model import load_model
+from instructedit_jax.models.layers import product
+from instructedit_jax.training import losses, step
+from tests import tiny_parallel
+
+# A bfloat16 number has 8 bits: rounding changes it by at most this share.
+ROUNDING = 2.0**-8
+
+
+def _relative(ours, theirs) -> float:
+  ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
+  return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+
+
+def test_a_product_with_half_a_kernel_errs_by_one_rounding():
+  x_key, k_key, y_key = jax.random.split(jax.random.key(0), 3)
+  x = jax.random.normal(x_key, (2, 5, 64))
+  kernel = jax.random.normal(k_key, (64, 48)).astype(jnp.bfloat16)
+  dy = jax.random.normal(y_key, (2, 5, 48))
+  found, back = jax.vjp(product, x, kernel)
+  wide, wide_back = jax.vjp(product, x, kernel.astype(jnp.float32))
+  assert found.dtype == jnp.float32
+  assert 0 < _relative(found, wide) < ROUNDING
+  (dx, dk), (wide_dx, wide_dk) = back(dy), wide_back(dy)
+  assert (dx.dtype, dk.dtype) == (jnp.float32, jnp.bfloat16)
+  assert 0 < _relative(dx, wide_dx) < ROUNDING
+  # The kernel's own gradient is rounded once more, to its type.
+  assert 0 < _relative(dk, wide_dk) < 2 * ROUNDING
+  # Other types are as they were: exact in the type of x.
+  same = product(x.astype(jnp.bfloat16), kernel)
+  assert same.dtype == jnp.bfloat16
+
+
+def _equations(jaxpr):
+  """All equations of a program, those of inner programs included."""
+  for equation in jaxpr.eqns:
+    yield equation
+    for inner in jax.tree.leaves(
+      list(equation.params.values()),
+      is_leaf=lambda leaf: hasattr(leaf, "eqns") or hasattr(leaf, "jaxpr"),
+    ):
+      inner = getattr(inner, "jaxpr", inner)
+      if hasattr(inner, "eqns"):
+        yield from _equations(inner)
+
+
+@pytest.fixture(scope="module")
+def half():
+  return load_model("random:tiny-llama", suffix=2, dtype="bfloat16")
+
+
+def test_a_step_never_widens_a_weight(half):
+  """Copies in float32 would take twice the memory of all editable blocks."""
+  run = tiny_parallel.config("1x1")
+  rule = step.optimizer(run.optimizer, run.steps)
+  state = jax.eval_shape(
+    lambda: step.init_state(jax.random.key(0), run.editor, half.config, rule)
+  )
+  program = step.make_train_step(
+    half.graph, run.editor, run.loss, half.config, rule
+  )
+  traced = jax.make_jaxpr(program)(
+    state, half.params, tiny_parallel.batch(half)
+  )
+  matrices = {
+    leaf.shape
+    for leaf in jax.tree.leaves(half.params)
+    if leaf.dtype == jnp.bfloat16
+  }
+  matrices |= {shape[::-1] for shape in matrices}
+  seen = widened = 0
+  for equation in _equations(traced.jaxpr):
+    kinds = [v.aval for v in equation.invars if hasattr(v, "aval")]
+    seen += equation.primitive.name == "dot_general" and any(
+      kind.dtype == jnp.bfloat16 and kind.shape in matrices for kind in kinds
+    )
+    if equation.primitive.name == "convert_element_type":
+      widened += (
+        kinds[0].dtype == jnp.bfloat16
+        and kinds[0].shape in matrices
+        and equation.outvars[0].aval.dtype == jnp.float32
+      )
+  assert seen > 0
+  assert widened == 0
+
+
+def test_edits_of_a_half_precision_model_are_close(half):
+  """The bound that docs/scaling.md states; 0.5 % is the weights' rounding."""
+  whole = load_model("random:tiny-llama", suffix=2)
+  config = dataclasses.replace(
+    tiny_parallel.config("1x1").editor, method="mend"
+  )
+  request = [Request("The sky is", "green")]
+  edits = []
+  for model in (half, whole):
+    params, statistics = metalearned.init(
+      jax.random.key(0), config, model.config
+    )
+    editor = TrainedEditor(
+      config, params, statistics, model.fingerprint, model.config.suffix
+    )
+    edits.append(editor.propose(model, request).dense())
+  for name, update in edits[1].items():
+    assert 0 < _relative(edits[0][name], update) < 0.02, name
+
+
+def _sides():
+  """Hidden states [2, 7, 6], their other arguments, and a head [6, 11]."""
+  keys = jax.random.split(jax.random.key(0), 5)
+  base, edited = jax.random.normal(keys[0], (2, 2, 7, 6))
+  weight = jax.random.uniform(keys[1], (2, 7))
+  labels = jax.random.randint(keys[2], (2, 7), 0, 11)
+  avoid = jax.random.bernoulli(keys[3], 0.3, (2, 7))
+  head = jax.random.normal(keys[4], (6, 11))
+  return base, edited, weight, labels, avoid, head
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 6])
+def test_positions_in_turns_equal_all_at_once(most):
+  base, edited, weight, labels, avoid, head = _sides()
+
+  def total(edited, most):
+    kept, agree = losses._in_turns(
+      lambda a, b, w: losses.keep_loss(a @ head, b @ head, w),
+      most,
+      *(base, edited, weight),
+    )
+    asked, right = losses._in_turns(
+      lambda a, *rest: losses.edit_loss(a @ head, *rest),
+      most,
+      *(edited, labels, weight, avoid),
+    )
+    return (kept + 2 * asked).sum(), (kept, asked, agree, right)
+
+  run = jax.value_and_grad(total, has_aux=True)
+  (_, whole), gradient = run(edited, 7)
+  (_, parts), other = run(edited, most)
+  for one, two in zip(whole, parts, strict=True):
+    np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(gradient, other, rtol=1e-5, atol=1e-6)
+
+
+def test_turns_take_less_memory():
+  """64 positions of 4,096 tokens, all at once and 4 at a time."""
+  head = jnp.ones((8, 4096))
+  hidden = jnp.ones((1, 64, 8))
+  labels, weight = jnp.zeros((1, 64), jnp.int32), jnp.ones((1, 64))
+  avoid = jnp.zeros((1, 64), bool)
+
+  def total(hidden, most):
+    loss = losses._in_turns(
+      lambda x, *rest: losses.edit_loss(x @ head, *rest),
+      *(most, hidden, labels, weight, avoid),
+    )
+    return loss[0].sum()
+
+  def temporary(most):
+    program = jax.jit(jax.grad(functools.partial(total, most=most)))
+    compiled = program.lower(hidden).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  assert temporary(4) < temporary(64) / 4
+
+
+def test_the_whole_loss_in_turns():
+  """Turns are taken where the logits would be too large, and only there."""
+  model = load_model("random:tiny-llama", suffix=2)
+  batch = jax.tree.map(jnp.asarray, tiny_parallel.batch(model))
+  decode = nnx.merge(model.graph, model.params)
+  config = tiny_parallel.config("1x1")
+
+  class Nothing:
+    def tap(self):
+      return lambda name, x, y: y
+
+  def loss(limit):
+    return losses.outer_loss(decode, Nothing(), batch, config.loss, limit)
+
+  whole, turns = loss(losses.LOGIT_BYTES), loss(1)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, turns
+  )
+  names = [
+    {
+      e.primitive.name
+      for e in _equations(jax.make_jaxpr(functools.partial(loss, n))().jaxpr)
+    }
+    for n in (losses.LOGIT_BYTES, 1)
+  ]
+  assert ["scan" in found for found in names] == [False, True]
