@@ -5,6 +5,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import grain
 import numpy as np
 from absl import logging
 
@@ -83,9 +84,6 @@ class Episodes:
       rows: of every batch, those wanted here; all by default.
       turn: held while prefix states are computed.
     """
-    # Imported late: it is slow, and not every user of episodes trains.
-    import grain
-
     turn = turn or contextlib.nullcontext()
     chunks: dict[int, list[Drawn]] = {}
 
