@@ -18,17 +18,8 @@ from absl import flags
 from instructedit_jax import app
 from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation.results import Results, Row
+from instructedit_jax.evaluation.scores import HEADLINE
 
-# What a table opens with; the other metrics follow in a table of their own.
-HEADLINE = (
-  "reliability_em",
-  "reliability_free",
-  "generalization_em",
-  "portability_em",
-  "locality_token",
-  "edit_success",
-  "fluency",
-)
 _QUERY_ORDER = ("bare", "instructed")
 _SHOWN_CHARACTERS = 40
 

@@ -14,11 +14,12 @@ Axes: B independent edits, T tokens, C codebook entries, n inputs, m outputs.
 """
 
 import dataclasses
-from typing import NoReturn, Self
+from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
 
+from instructedit_jax.editing.algebra import Indexed
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.decoder import Tap
 from instructedit_jax.models.language_model import LanguageModel
@@ -28,7 +29,7 @@ UNUSED = -1.0  # the radius of an entry that is never chosen
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class CodebookEdit:
+class CodebookEdit(Indexed):
   """One codebook in front of one matrix, or B of them.
 
   Attributes:
@@ -67,10 +68,6 @@ class CodebookEdit:
   def batched(self) -> bool:
     """Whether this holds independent codebooks along a leading axis."""
     return self.keys.ndim == 3
-
-  def __getitem__(self, index: int | slice | jax.Array) -> Self:
-    """One (or some) of a batch of independent edits."""
-    return jax.tree.map(lambda leaf: leaf[index], self)
 
   def merge(self, model: LanguageModel) -> NoReturn:
     """Raises a UserError: no weights do what a codebook does."""

@@ -13,10 +13,8 @@ from typing import Protocol, Self, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from instructedit_jax.editing import merging
-from instructedit_jax.errors import UserError
+from instructedit_jax.editing.algebra import Mergeable
 from instructedit_jax.models.decoder import Tap
-from instructedit_jax.models.language_model import LanguageModel
 
 
 @runtime_checkable
@@ -29,7 +27,7 @@ class Edit(Protocol):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class LowRankEdit:
+class LowRankEdit(Mergeable):
   """W' = W + sum over rows r of u_r v_r^T, for each named matrix.
 
   Attributes:
@@ -54,11 +52,6 @@ class LowRankEdit:
 
     return act
 
-  @property
-  def batched(self) -> bool:
-    """Whether this holds independent edits along a leading axis."""
-    return next(iter(self.u.values())).ndim == 3
-
   def dense(self) -> dict[str, jax.Array]:
     """name -> the update itself, [n, m] or [B, n, m]."""
     return {
@@ -66,27 +59,10 @@ class LowRankEdit:
       for name in self.u
     }
 
-  def merge(self, model: LanguageModel) -> LanguageModel:
-    """A new model with this edit in its weights; see `merging.merge`.
-
-    Raises:
-      UserError: the edit does not fit the model, or holds several independent
-        edits; index it or take `combined()` first.
-    """
-    if self.batched:
-      raise UserError(
-        f"{len(next(iter(self.u.values())))} independent edits cannot be"
-        " merged into one model; take edit.combined() or one of them, edit[0]"
-      )
-    return merging.merge(model, self.dense())
-
   def scale(self, factor: float | jax.Array) -> Self:
     """The update times `factor`."""
     v = {name: value * factor for name, value in self.v.items()}
     return dataclasses.replace(self, v=v)
-
-  def __neg__(self) -> Self:
-    return self.scale(-1.0)
 
   def __add__(self, other: Self) -> Self:
     """Both updates at once: their rows side by side."""
@@ -101,13 +77,6 @@ class LowRankEdit:
     return dataclasses.replace(
       self, u=stack(self.u, other.u), v=stack(self.v, other.v)
     )
-
-  def __sub__(self, other: Self) -> Self:
-    return self + (-other)
-
-  def __getitem__(self, index: int | slice | jax.Array) -> Self:
-    """One (or some) of a batch of independent edits."""
-    return jax.tree.map(lambda leaf: leaf[index], self)
 
   def combined(self) -> Self:
     """A batch of edits as one edit that makes all of them."""

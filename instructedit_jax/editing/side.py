@@ -16,6 +16,7 @@ from typing import NoReturn, Self
 import jax
 import jax.numpy as jnp
 
+from instructedit_jax.editing.algebra import Additive
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.decoder import Tap
 from instructedit_jax.models.language_model import LanguageModel
@@ -24,7 +25,7 @@ from instructedit_jax.models.layers import ACTIVATIONS
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class SideEdit:
+class SideEdit(Additive):
   """Slots beside the MLP of one block, or B sets of them.
 
   Attributes:
@@ -64,16 +65,9 @@ class SideEdit:
     """Whether this holds independent edits along a leading axis."""
     return self.keys.ndim == 3
 
-  def __getitem__(self, index: int | slice | jax.Array) -> Self:
-    """One (or some) of a batch of independent edits."""
-    return jax.tree.map(lambda leaf: leaf[index], self)
-
   def scale(self, factor: float | jax.Array) -> Self:
     """What is added, times `factor`."""
     return dataclasses.replace(self, values=self.values * factor)
-
-  def __neg__(self) -> Self:
-    return self.scale(-1.0)
 
   def __add__(self, other: Self) -> Self:
     """Both at once: their slots side by side."""
@@ -87,9 +81,6 @@ class SideEdit:
       keys=jnp.concatenate([self.keys, other.keys], -1),
       values=jnp.concatenate([self.values, other.values], -2),
     )
-
-  def __sub__(self, other: Self) -> Self:
-    return self + (-other)
 
   def combined(self) -> Self:
     """A batch of edits as one edit that makes all of them: all their slots."""

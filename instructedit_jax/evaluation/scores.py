@@ -30,6 +30,16 @@ METRICS = (
   EDIT_SUCCESS,
   FLUENCY,
 )
+# What a table opens with; the other metrics follow in a table of their own.
+HEADLINE = (
+  "reliability_em",
+  "reliability_free",
+  "generalization_em",
+  "portability_em",
+  "locality_token",
+  EDIT_SUCCESS,
+  FLUENCY,
+)
 _NATS = (f"{LOCALITY}_kl",)
 
 

@@ -8,17 +8,10 @@ nothing is told by colour alone.
 import html
 from collections.abc import Sequence
 
+from instructedit_jax.evaluation.scores import FLUENCY, HEADLINE
 from instructedit_jax.reports.aggregate import Number
 from instructedit_jax.reports.tables import lower_is_better, shown
 
-HEADLINE = (
-  "reliability_em",
-  "reliability_free",
-  "generalization_em",
-  "portability_em",
-  "locality_token",
-  "edit_success",
-)
 COLOURS = 8  # classes c0 ... c7 of the page's style
 _WIDTH, _LINE, _TOP, _BOTTOM, _SIDE = 320, 32, 22, 20, 8
 _NAME = 30  # characters of an editor's name
@@ -28,7 +21,8 @@ def charts(numbers: Sequence[Number], task: str) -> str:
   """The charts of a task as HTML; "" if none of its metrics is worth one."""
   editors = list(dict.fromkeys(number.editor for number in numbers))
   parts = []
-  for metric in HEADLINE:
+  # Fluency has another scale.
+  for metric in (name for name in HEADLINE if name != FLUENCY):
     mine = [n for n in numbers if n.task == task and n.metric == metric]
     if mine:
       parts.append(f"<figure>{_chart(metric, mine, editors)}</figure>")

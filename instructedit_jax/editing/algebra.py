@@ -1,0 +1,62 @@
+"""What all kinds of edits that add something to a matrix's output share."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import jax
+
+from instructedit_jax.editing import merging
+from instructedit_jax.errors import UserError
+from instructedit_jax.models.language_model import LanguageModel
+
+
+class Indexed:
+  """A pytree that may hold independent edits along a leading axis."""
+
+  def __getitem__(self, index: int | slice | jax.Array) -> Self:
+    """One (or some) of a batch of independent edits."""
+    return jax.tree.map(lambda leaf: leaf[index], self)
+
+
+class Additive(Indexed):
+  """Edits with multiples and sums; a class defines `scale` and `__add__`."""
+
+  def scale(self, factor: float | jax.Array) -> Self:
+    """What is added, times `factor`."""
+    raise NotImplementedError
+
+  def __add__(self, other: Any) -> Self:
+    raise NotImplementedError
+
+  def __neg__(self) -> Self:
+    return self.scale(-1.0)
+
+  def __sub__(self, other: Any) -> Self:
+    return self + (-other)
+
+
+class Mergeable(Additive):
+  """Additive edits of weights; a class defines `dense` as well."""
+
+  def dense(self) -> Mapping[str, jax.Array]:
+    """name -> the update itself, [n, m] or [B, n, m]."""
+    raise NotImplementedError
+
+  @property
+  def batched(self) -> bool:
+    """Whether this holds independent edits along a leading axis."""
+    return jax.tree.leaves(self)[0].ndim == 3
+
+  def merge(self, model: LanguageModel) -> LanguageModel:
+    """A new model with this edit in its weights; see `merging.merge`.
+
+    Raises:
+      UserError: the edit does not fit the model, or holds several independent
+        edits; index it or take `combined()` first.
+    """
+    if self.batched:
+      raise UserError(
+        f"{len(jax.tree.leaves(self)[0])} independent edits cannot be merged"
+        " into one model; take edit.combined() or one of them, edit[0]"
+      )
+    return merging.merge(model, self.dense())
