@@ -38,7 +38,7 @@ SPLITS = ("train", "validation")
 
 _SHARES = {"token_accuracy", "locality_agreement"}  # between 0 and 1
 _SMOOTHING = 0.02  # share of the run in one point of a smoothed curve
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
   "font.size": 9,
   "axes.titlesize": 10,
   "axes.titlelocation": "left",
@@ -85,7 +85,7 @@ def learning_curves(
       f"{jsonl_path}: no row has one of train/ or validation/"
       f" {', '.join(CURVES)}; there is nothing to draw."
     )
-  with mpl.rc_context(_STYLE):
+  with mpl.rc_context(STYLE):
     columns = min(2, len(names))
     lines = math.ceil(len(names) / columns)
     figure = Figure(
@@ -99,9 +99,9 @@ def learning_curves(
       panels[-2, -1].tick_params(labelbottom=True)
     for axes in panels[-1]:
       axes.set_xlabel("step")
-    _headline(figure, title)
-    _legend(figure, panels.flat)
-    _save(figure, out_png)
+    headline(figure, title)
+    legend(figure, panels.flat)
+    save(figure, out_png)
 
 
 def bars(
@@ -133,7 +133,7 @@ def bars(
     tuple(str(row[k]) for k in ("task", "metric", "editor", "query")): row
     for row in summary_rows
   }
-  with mpl.rc_context(_STYLE):
+  with mpl.rc_context(STYLE):
     width = max(2.4, 0.35 + 0.2 * (len(editors) + 1) * len(queries))
     figure = Figure(
       figsize=(max(4.0, 0.6 + width * len(metrics)), 2.1 * len(tasks) + 0.9),
@@ -153,9 +153,9 @@ def bars(
         _bar_panel(axes, cells, (task, metric), editors, queries)
         if j == 0:
           axes.set_ylabel(_with_count(task, cells))
-    _headline(figure, title)
-    _legend(figure, panels.flat)
-    _save(figure, out_png)
+    headline(figure, title)
+    legend(figure, panels.flat)
+    save(figure, out_png)
 
 
 def _points(
@@ -258,7 +258,7 @@ def _with_count(
   return f"{task}\nn = {low}" + (f"–{high}" if high > low else "")
 
 
-def _legend(figure: Figure, panels: Any) -> None:
+def legend(figure: Figure, panels: Any) -> None:
   """One entry a label, though every panel has its own artists."""
   handles: dict[str, Any] = {}
   for axes in panels:
@@ -273,12 +273,14 @@ def _legend(figure: Figure, panels: Any) -> None:
   )
 
 
-def _headline(figure: Figure, title: str) -> None:
+def headline(figure: Figure, title: str) -> None:
+  """The title of a whole figure; "" leaves it out."""
   if title:
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
 
 
-def _save(figure: Figure, out_png: str | os.PathLike[str]) -> None:
+def save(figure: Figure, out_png: str | os.PathLike[str]) -> None:
+  """Writes a figure as a PNG, whole or not at all."""
   FigureCanvasAgg(figure)  # no window system, whatever the user's settings
   with files.atomic_write(pathlib.Path(out_png)) as path:
     figure.savefig(path, format="png", dpi=150, metadata={"Software": None})

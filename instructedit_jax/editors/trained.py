@@ -91,7 +91,7 @@ class TrainedEditor:
     if not requests:
       raise UserError("no edit request was given")
     cache = PrefixCache(model) if cache is None else cache
-    rows, condition = self._inputs(model, requests, cache)
+    rows, condition = self.inputs(model, requests, cache)
     edit = _propose(
       self.config,
       model.graph,
@@ -142,7 +142,7 @@ class TrainedEditor:
       },
     )
 
-  def _inputs(
+  def inputs(
     self,
     model: LanguageModel,
     requests: Sequence[Request],

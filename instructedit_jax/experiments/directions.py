@@ -74,7 +74,7 @@ def updates(
       edit = editor.propose_each(model, batch, cache)
       found: Any = (edit.u, edit.v)
     else:
-      rows, condition = editor._inputs(model, batch, cache)
+      rows, condition = editor.inputs(model, batch, cache)
       told = np.zeros(len(rows.hidden), np.int32)
       for i, request in enumerate(batch):
         if request.instruction is not None and stage == "answer":

@@ -122,7 +122,7 @@ def boxes(
 def _grid(panels, draw, out_png, title: str, size: tuple[float, float]) -> None:
   columns = min(3, len(panels))
   rows = math.ceil(len(panels) / columns)
-  with mpl.rc_context(figures._STYLE):
+  with mpl.rc_context(figures.STYLE):
     figure = Figure(
       figsize=(max(4.5, size[0] * columns), size[1] * rows + 0.8),
       layout="constrained",
@@ -134,6 +134,6 @@ def _grid(panels, draw, out_png, title: str, size: tuple[float, float]) -> None:
     for place in list(axes.flat)[len(panels) :]:
       place.set_visible(False)
     if any(place.get_legend_handles_labels()[1] for place in axes.flat):
-      figures._legend(figure, axes.flat)
-    figures._headline(figure, title)
-    figures._save(figure, out_png)
+      figures.legend(figure, axes.flat)
+    figures.headline(figure, title)
+    figures.save(figure, out_png)
