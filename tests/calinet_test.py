@@ -1,6 +1,5 @@
 """CaliNet: what its slots compute, how they are trained, and that they edit."""
 
-import dataclasses
 import functools
 import json
 
@@ -10,8 +9,6 @@ import numpy as np
 import pytest
 
 from instructedit_jax.editing.archive import load_edit, save_edit
-from instructedit_jax.editing.prefix import PrefixCache
-from instructedit_jax.editing.sequences import score
 from instructedit_jax.editing.side import SideEdit
 from instructedit_jax.editors import calinet
 from instructedit_jax.editors.base import Request
@@ -20,7 +17,6 @@ from instructedit_jax.editors.catalogue import open_editor
 from instructedit_jax.editors.training_free import read_rows
 from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation import Options
-from instructedit_jax.evaluation.predictions import predict
 from instructedit_jax.evaluation.run import run
 from instructedit_jax.evaluation.settings import Settings
 from instructedit_jax.tasks.instructions import Instruction
@@ -39,16 +35,6 @@ def make(family="tiny-llama"):
   return tiny.model(family)
 
 
-@functools.cache
-def decided():
-  """A model whose head is large enough to be sure of something."""
-  params = jax.tree_util.tree_map_with_path(
-    lambda path, leaf: 30 * leaf if "head" in str(path[0]) else leaf,
-    make().params,
-  )
-  return dataclasses.replace(make(), params=params)
-
-
 def editor(**changes) -> Calinet:
   return Calinet(CalinetConfig(**{"slots": 16, "rate": 0.05} | changes))
 
@@ -61,15 +47,6 @@ def noise(edit: SideEdit, seed: int) -> SideEdit:
     for key, leaf in zip(keys, values, strict=True)
   )
   return SideEdit(edit.block, edit.activation, *drawn)
-
-
-def after(model, requests, edit):
-  """What the edited model makes of each request's target."""
-  texts = [
-    [score(model.text, r.prompt, r.target, context=model.config.context)]
-    for r in requests
-  ]
-  return [row[0] for row in predict(model, PrefixCache(model), texts, edit)]
 
 
 def silu(x):
@@ -143,7 +120,9 @@ def test_untrained_slots_change_nothing_at_all():
   edit = editor(steps=0).propose_each(model, REQUESTS)
   assert edit.keys.any()
   pairs = zip(
-    after(model, REQUESTS, edit), after(model, REQUESTS, None), strict=True
+    tiny.after(model, REQUESTS, edit),
+    tiny.after(model, REQUESTS, None),
+    strict=True,
   )
   for got, base in pairs:
     np.testing.assert_array_equal(got.log_after, base.log_after)
@@ -155,7 +134,7 @@ def test_edits_take_and_do_not_touch_each_other(family):
   model = make(family)
   edit = editor().propose_each(model, REQUESTS)
   assert edit.batched
-  for got in after(model, REQUESTS, edit):
+  for got in tiny.after(model, REQUESTS, edit):
     np.testing.assert_array_equal(got.after, got.labels)
   alone = editor().propose_each(model, REQUESTS[1:2])
   # Adam amplifies rounding; what it means is the same.
@@ -167,10 +146,10 @@ def test_edits_take_and_do_not_touch_each_other(family):
 
 
 def test_several_requests_share_one_network():
-  model = decided()
+  model = tiny.decided()
   edit = editor(slots=32).propose(model, REQUESTS)
   assert edit.keys.shape == (model.config.width, 32)
-  for got in after(model, REQUESTS, edit):
+  for got in tiny.after(model, REQUESTS, edit):
     np.testing.assert_array_equal(got.after, got.labels)
     assert got.log_after.mean() > -0.1
   # Adam's first step is the sign of the mean gradient; keys have none yet.
@@ -242,11 +221,11 @@ def test_options():
 
 
 def test_paraphrases_are_trained_on():
-  model = decided()
+  model = tiny.decided()
   asked = [Request("The capital of S is", "a")]
   (other,) = CalinetConfig(paraphrases=1).prompts(asked[0])[1:]
   edit = editor(paraphrases=1).propose(model, asked)
-  for got in after(model, [*asked, Request(other, "a")], edit):
+  for got in tiny.after(model, [*asked, Request(other, "a")], edit):
     assert got.log_after.mean() > -0.1
 
 

@@ -1,6 +1,5 @@
 """Fine-tuning: what it minimises, how it descends, and that it edits."""
 
-import dataclasses
 import functools
 
 import jax
@@ -11,14 +10,11 @@ from flax import nnx
 
 from instructedit_jax.editing.archive import load_edit, save_edit
 from instructedit_jax.editing.dense import DenseEdit
-from instructedit_jax.editing.prefix import PrefixCache
-from instructedit_jax.editing.sequences import score
 from instructedit_jax.editors import fine_tuning
 from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.fine_tuning import FineTuning, FineTuningConfig
 from instructedit_jax.editors.training_free import Common, descend, read_rows
 from instructedit_jax.errors import UserError
-from instructedit_jax.evaluation.predictions import predict
 from instructedit_jax.models.decoder import Sequence
 from tests import tiny
 
@@ -34,17 +30,6 @@ OBJECTIVES = pytest.mark.parametrize("objective", ["target", "prompt_last"])
 @functools.cache
 def make(family="tiny-llama"):
   return tiny.model(family)
-
-
-@functools.cache
-def decided():
-  """A model whose head is large enough to be sure of something."""
-  model = make()
-  params = jax.tree_util.tree_map_with_path(
-    lambda path, leaf: 30 * leaf if "head" in str(path[0]) else leaf,
-    model.params,
-  )
-  return dataclasses.replace(model, params=params)
 
 
 def editor(**changes) -> FineTuning:
@@ -75,15 +60,6 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
     - np.log(np.exp(x - x.max(-1, keepdims=True)).sum(-1))[..., None]
     - x.max(-1, keepdims=True)
   )
-
-
-def after(model, requests, edit):
-  """log p and likeliest tokens of each request's target, edited."""
-  texts = [
-    [score(model.text, r.prompt, r.target, context=model.config.context)]
-    for r in requests
-  ]
-  return [row[0] for row in predict(model, PrefixCache(model), texts, edit)]
 
 
 @FAMILIES
@@ -170,7 +146,7 @@ def test_edits_take_and_do_not_touch_each_other(family):
   model = make(family)
   edit = editor().propose_each(model, REQUESTS)
   assert edit.batched
-  for got in after(model, REQUESTS, edit):
+  for got in tiny.after(model, REQUESTS, edit):
     np.testing.assert_array_equal(got.after, got.labels)
   alone = editor().propose_each(model, REQUESTS[1:2])
   name = FineTuningConfig().named(model.config)
@@ -180,15 +156,17 @@ def test_edits_take_and_do_not_touch_each_other(family):
 
 
 def test_several_requests_are_one_fine_tuning():
-  model = decided()
+  model = tiny.decided()
   edit = editor().propose(model, REQUESTS)
   assert not edit.batched
-  for got in after(model, REQUESTS, edit):
+  for got in tiny.after(model, REQUESTS, edit):
     np.testing.assert_array_equal(got.after, got.labels)
     assert got.log_after.mean() > -0.1
   edited = edit.merge(model)
   for merged, got in zip(
-    after(edited, REQUESTS, None), after(model, REQUESTS, edit), strict=True
+    tiny.after(edited, REQUESTS, None),
+    tiny.after(model, REQUESTS, edit),
+    strict=True,
   ):
     np.testing.assert_allclose(merged.log_before, got.log_after, atol=1e-3)
   # Adam's first step is the sign of the mean gradient.
@@ -206,7 +184,7 @@ def test_several_requests_are_one_fine_tuning():
 
 
 def test_the_published_objective_asks_for_all_tokens_at_once():
-  model = decided()
+  model = tiny.decided()
   request = Request("Where is S22?", "b c")
   edit = editor(objective="prompt_last", steps=200).propose(model, request)
   edited = edit.merge(model)
@@ -220,7 +198,7 @@ def test_no_step_is_no_change():
   model = make()
   edit = editor(steps=0).propose_each(model, REQUESTS)
   assert not any(value.any() for value in edit.update.values())
-  for got in after(model, REQUESTS, edit):
+  for got in tiny.after(model, REQUESTS, edit):
     np.testing.assert_array_equal(got.after, got.before)
     np.testing.assert_allclose(got.log_after, got.log_before, atol=1e-5)
 

@@ -22,7 +22,6 @@ from instructedit_jax.editors.trained import TrainedEditor, load_editor
 from instructedit_jax.editors.training_free import target_loss
 from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation import Options
-from instructedit_jax.evaluation.predictions import predict
 from instructedit_jax.evaluation.run import run
 from instructedit_jax.evaluation.settings import Settings
 from instructedit_jax.metric_writer import read_metrics
@@ -76,14 +75,6 @@ def inputs(model, tokens=32, answers=8):
   cache = PrefixCache(model)
   rows = rows_of(packed, [cache(row) for row in texts], model.config.width)
   return rows, Condition(np.zeros(3), np.zeros(3, bool), packed.tokens)
-
-
-def after(model, requests, edit):
-  texts = [
-    [score(model.text, r.prompt, r.target, context=model.config.context)]
-    for r in requests
-  ]
-  return [row[0] for row in predict(model, PrefixCache(model), texts, edit)]
 
 
 def sigmoid(x):
@@ -203,7 +194,7 @@ def test_the_edit_is_the_gated_gradient(family):
       np.testing.assert_allclose(
         found[name][row], m * strength * gated, rtol=1e-3, atol=1e-5
       )
-  for row, got in enumerate(after(model, REQUESTS, None)):
+  for row, got in enumerate(tiny.after(model, REQUESTS, None)):
     count = len(got.labels)
     np.testing.assert_array_equal(old[row, :count], got.before)
     np.testing.assert_allclose(losses[row], -got.log_before.mean(), rtol=1e-4)
@@ -213,7 +204,9 @@ def test_an_untrained_editor_changes_nothing_at_all():
   model = make()
   edit = editor(model, parameters(model)).propose_each(model, REQUESTS)
   pairs = zip(
-    after(model, REQUESTS, edit), after(model, REQUESTS, None), strict=True
+    tiny.after(model, REQUESTS, edit),
+    tiny.after(model, REQUESTS, None),
+    strict=True,
   )
   for got, base in pairs:
     np.testing.assert_array_equal(got.log_after, base.log_after)
@@ -267,7 +260,7 @@ def test_trained_on_requests_it_makes_them():
   assert values[-1] < values[0]
   made = editor(model, params)
   edit = made.propose_each(model, REQUESTS)
-  for got in after(model, REQUESTS, edit):
+  for got in tiny.after(model, REQUESTS, edit):
     np.testing.assert_array_equal(got.after, got.labels)
     assert got.log_after.mean() > got.log_before.mean() + 0.1
   for i, request in enumerate(REQUESTS):

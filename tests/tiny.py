@@ -1,14 +1,21 @@
 """A tiny model that answers in words, an editor for it, and records."""
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 
 import jax
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from instructedit_jax.editing.edits import Edit
+from instructedit_jax.editing.prefix import PrefixCache
+from instructedit_jax.editing.sequences import score
 from instructedit_jax.editors import metalearned
+from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.metalearned import EditorConfig
 from instructedit_jax.editors.trained import TrainedEditor
+from instructedit_jax.evaluation.predictions import Prediction, predict
 from instructedit_jax.models import presets
 from instructedit_jax.models.language_model import LanguageModel, random_model
 from instructedit_jax.models.tokenizer import Tokenizer, byte_tokenizer
@@ -103,3 +110,25 @@ def opinion(number: int) -> Record:
       "positive",
     ),
   )
+
+
+@functools.cache
+def decided() -> LanguageModel:
+  """A model whose head is large enough to be sure of something."""
+  plain = model("tiny-llama")
+  params = jax.tree_util.tree_map_with_path(
+    lambda path, leaf: 30 * leaf if "head" in str(path[0]) else leaf,
+    plain.params,
+  )
+  return dataclasses.replace(plain, params=params)
+
+
+def after(
+  model: LanguageModel, requests: Sequence[Request], edit: Edit | None
+) -> list[Prediction]:
+  """What the edited model makes of each request's target."""
+  texts = [
+    [score(model.text, r.prompt, r.target, context=model.config.context)]
+    for r in requests
+  ]
+  return [row[0] for row in predict(model, PrefixCache(model), texts, edit)]
