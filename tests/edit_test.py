@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from instructedit_jax.editing.storage import load_edit
+from instructedit_jax.editing.archive import load_edit
 from instructedit_jax.models.language_model import load_model
 from tests import tiny
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from instructedit_jax.editing.archive import load_edit, save_edit
 from instructedit_jax.editing.edits import LowRankEdit
 from instructedit_jax.editing.merging import merge
-from instructedit_jax.editing.storage import load_edit, save_edit
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.decoder import Sequence
 from instructedit_jax.models.language_model import random_model

@@ -1,14 +1,15 @@
-"""Edits of every kind in files; low-rank ones as `editing.storage` has them."""
+"""Edits of every kind in files; of low-rank ones their factors alone."""
 
 import os
 import pathlib
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from instructedit_jax.editing import storage
 from instructedit_jax.editing.codebook import CodebookEdit
 from instructedit_jax.editing.dense import DenseEdit
 from instructedit_jax.editing.edits import Edit, LowRankEdit
@@ -19,7 +20,8 @@ from instructedit_jax.models.language_model import LanguageModel
 from instructedit_jax.models.layers import ACTIVATIONS
 
 _FINGERPRINT, _KIND = "fingerprint", "kind"
-_DENSE, _CODEBOOK, _SIDE = "dense", "codebook", "side"
+# A file that names no kind holds a low-rank edit.
+_LOW_RANK, _DENSE, _CODEBOOK, _SIDE = "", "dense", "codebook", "side"
 _ENTRIES, _SLOTS = ("keys", "values", "radii"), ("keys", "values")
 
 
@@ -36,26 +38,15 @@ def save_edit(
   Raises:
     UserError: no kind of edit that can be stored.
   """
-  if isinstance(edit, LowRankEdit):
-    storage.save_edit(path, edit, model)
-    return
-  if isinstance(edit, DenseEdit):
-    kind = _DENSE
-    arrays = {f"update/{name}": value for name, value in edit.update.items()}
-  elif isinstance(edit, CodebookEdit):
-    kind = _CODEBOOK
-    arrays = {f"{part}/{edit.name}": getattr(edit, part) for part in _ENTRIES}
-  elif isinstance(edit, SideEdit):
-    kind = _SIDE
-    place = f"{edit.block}.{edit.activation}"
-    arrays = {f"{part}/{place}": getattr(edit, part) for part in _SLOTS}
-  else:
-    raise UserError(f"{path}: a {type(edit).__name__} cannot be saved")
+  kind, parts = _taken_apart(path, edit)
   content: dict[str, Any] = {
-    name: np.asarray(value, np.float32) for name, value in arrays.items()
+    f"{part}/{name}": np.asarray(value, np.float32)
+    for part, values in parts.items()
+    for name, value in values.items()
   }
   content[_FINGERPRINT] = np.asarray(model.fingerprint)
-  content[_KIND] = np.asarray(kind)
+  if kind != _LOW_RANK:
+    content[_KIND] = np.asarray(kind)
   with atomic_write(path) as temporary, temporary.open("wb") as stream:
     np.savez(stream, **content)
 
@@ -69,34 +60,60 @@ def load_edit(path: str | os.PathLike[str], model: LanguageModel) -> Edit:
   source = pathlib.Path(path)
   try:
     with np.load(source, allow_pickle=False) as archive:
-      arrays = dict(archive) if _KIND in archive else None
-  except (OSError, ValueError, TypeError, zipfile.BadZipFile):
-    arrays = None  # absent or damaged: the other reader says so
-  if arrays is None:
-    return storage.load_edit(source, model)
-  kind = str(arrays.pop(_KIND))
-  fingerprint = str(arrays.pop(_FINGERPRINT, ""))
+      arrays = dict(archive)
+    kind = str(arrays.pop(_KIND, _LOW_RANK))
+    fingerprint = str(arrays.pop(_FINGERPRINT))
+    parts: dict[str, dict[str, jax.Array]] = {}
+    for key, value in arrays.items():
+      part, _, name = key.partition("/")
+      parts.setdefault(part, {})[name] = jnp.asarray(value)
+    edit = _put_together(kind, parts)
+  except FileNotFoundError:
+    raise UserError(f"{source}: no such file") from None
+  except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+    raise UserError(
+      f"{source}: not an edit, or damaged; save it again"
+    ) from None
   if fingerprint != model.fingerprint:
     raise UserError(
       f"{source}: this edit was made for another model than {model.name}"
       f" (fingerprint {fingerprint[:12]}…, not {model.fingerprint[:12]}…)"
     )
-  parts: dict[str, dict] = {}
-  for key, value in arrays.items():
-    part, _, name = key.partition("/")
-    parts.setdefault(part, {})[name] = jnp.asarray(value)
-  try:
-    if kind == _DENSE:
-      return DenseEdit(**parts)
-    if kind == _CODEBOOK:
-      (name,) = parts["keys"]
-      return CodebookEdit(name, *(parts[part][name] for part in _ENTRIES))
-    if kind == _SIDE:
-      (place,) = parts["keys"]
-      block, _, activation = place.partition(".")
-      _ = ACTIVATIONS[activation]
-      slots = (parts[part][place] for part in _SLOTS)
-      return SideEdit(int(block), activation, *slots)
-  except (KeyError, TypeError, ValueError):
-    pass
-  raise UserError(f"{source}: not an edit, or damaged; save it again")
+  return edit
+
+
+def _taken_apart(
+  path: str | os.PathLike[str], edit: Edit
+) -> tuple[str, dict[str, Mapping[str, jax.Array]]]:
+  """An edit's kind, and its arrays by part and place."""
+  match edit:
+    case LowRankEdit():
+      return _LOW_RANK, {"u": edit.u, "v": edit.v}
+    case DenseEdit():
+      return _DENSE, {"update": edit.update}
+    case CodebookEdit():
+      return _CODEBOOK, {
+        part: {edit.name: getattr(edit, part)} for part in _ENTRIES
+      }
+    case SideEdit():
+      place = f"{edit.block}.{edit.activation}"
+      return _SIDE, {part: {place: getattr(edit, part)} for part in _SLOTS}
+  raise UserError(f"{path}: a {type(edit).__name__} cannot be saved")
+
+
+def _put_together(kind: str, parts: dict[str, dict[str, jax.Array]]) -> Edit:
+  """The inverse; a KeyError, TypeError or ValueError for what is no edit."""
+  if kind == _LOW_RANK:
+    return LowRankEdit(**parts)
+  if kind == _DENSE:
+    return DenseEdit(**parts)
+  if kind == _CODEBOOK:
+    (name,) = parts["keys"]
+    return CodebookEdit(name, *(parts[part][name] for part in _ENTRIES))
+  if kind == _SIDE:
+    (place,) = parts["keys"]
+    block, _, activation = place.partition(".")
+    _ = ACTIVATIONS[activation]
+    slots = (parts[part][place] for part in _SLOTS)
+    return SideEdit(int(block), activation, *slots)
+  raise ValueError(kind)
