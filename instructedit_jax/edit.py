@@ -14,8 +14,10 @@ or "instruction"; several edits are made together. --save keeps the edit, a
 small file; --export writes the edited model in transformers' layout.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
@@ -32,50 +34,66 @@ from instructedit_jax.models.language_model import (
   save_hf,
 )
 
-_EDITOR = flags.DEFINE_string(
-  "editor",
-  "",
-  "Folder of a trained editor, or a method: ft_l, ft_m, grace, ultraedit.",
-)
-_MODEL = flags.DEFINE_string(
-  "model", None, "Base model; by default the one that the editor names."
-)
-_PROMPT = flags.DEFINE_string("prompt", None, "What is asked.")
-_TARGET = flags.DEFINE_string("target", None, "What it shall answer.")
-_TASK = flags.DEFINE_string("task", None, "Kind of edit: gives an instruction.")
-_INSTRUCTION = flags.DEFINE_string(
-  "instruction", None, "Kind of edit, in your own words."
-)
-_SUBJECT = flags.DEFINE_string(
-  "subject", None, "What a ConvSent edit is about."
-)
-_SENTIMENT = flags.DEFINE_string(
-  "sentiment", None, "ConvSent: positive or negative."
-)
-_EDITS = flags.DEFINE_string("edits", None, "A file of edits, one a line.")
-_ASK = flags.DEFINE_multi_string("ask", [], "Another prompt to show.")
-_TOKENS = flags.DEFINE_integer("tokens", 24, "Length of an answer at most.")
-_SAVE = flags.DEFINE_string("save", None, "File for the edit alone, .npz.")
-_EXPORT = flags.DEFINE_string("export", None, "Folder for the edited model.")
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What one run of the command does; see the options of the same names."""
+
+  editor: str
+  model: str | None = None
+  prompt: str | None = None
+  target: str | None = None
+  task: str | None = None
+  instruction: str | None = None
+  subject: str | None = None
+  sentiment: str | None = None
+  edits: str | None = None
+  ask: Sequence[str] = ()
+  tokens: int = 24
+  save: str | None = None
+  export: str | None = None
 
 
-def main(argv: Sequence[str]) -> None:
-  """Edits, shows and, if wanted, exports."""
-  del argv
-  if not _EDITOR.value:
+def run(settings: Settings) -> None:
+  """Edits, shows and, if wanted, exports.
+
+  Raises:
+    UserError: options that contradict each other, or an edit that the model or
+      the editor cannot take.
+  """
+  if not settings.editor:
     raise UserError("--editor=FOLDER is missing: which editor, or method?")
-  requests = _requests()
-  if _EXPORT.value and pathlib.Path(_EXPORT.value).exists():
-    raise UserError(f"--export={_EXPORT.value}: exists already; name a new one")
-  editor = open_editor(_EDITOR.value)
-  model = _model(editor)
+  requests = _requests(settings)
+  if settings.export and pathlib.Path(settings.export).exists():
+    raise UserError(
+      f"--export={settings.export}: exists already; name a new one"
+    )
+  editor = open_editor(settings.editor)
+  model = _model(editor, settings)
   edit = editor.propose(model, requests)
   # First of all: some kinds of edit have no weights.
-  edited = _merged(edit, model) if _EXPORT.value else None
-  prompts = list(dict.fromkeys([*(r.prompt for r in requests), *_ASK.value]))
+  edited = _merged(edit, model) if settings.export else None
+  _show(model, edit, requests, settings)
+  if settings.save:
+    save_edit(settings.save, edit, model)
+    print(f"\nThe edit is in {settings.save}")
+  if edited is not None and settings.export:
+    save_hf(edited, settings.export)
+    print(f"\nThe edited model is in {settings.export}/")
+
+
+def _show(
+  model: LanguageModel,
+  edit: Edit,
+  requests: Sequence[Request],
+  settings: Settings,
+) -> None:
+  prompts = list(dict.fromkeys([*(r.prompt for r in requests), *settings.ask]))
   targets = {request.prompt: request.target for request in requests}
   before, after = (
-    model.generate(prompts, edit=e, max_new_tokens=_TOKENS.value, stop=("\n",))
+    model.generate(
+      prompts, edit=e, max_new_tokens=settings.tokens, stop=("\n",)
+    )
     for e in (None, edit)
   )
   for prompt, old, new in zip(prompts, before, after, strict=True):
@@ -84,22 +102,16 @@ def main(argv: Sequence[str]) -> None:
     print(f"  after:  {' '.join(new.split())}")
     if prompt in targets:
       print(f"  target: {targets[prompt]}")
-  if _SAVE.value:
-    save_edit(_SAVE.value, edit, model)
-    print(f"\nThe edit is in {_SAVE.value}")
-  if edited is not None and _EXPORT.value:
-    save_hf(edited, _EXPORT.value)
-    print(f"\nThe edited model is in {_EXPORT.value}/")
 
 
-def _requests() -> list[Request]:
-  given = read_requests(_EDITS.value) if _EDITS.value else []
-  prompt, target = _PROMPT.value, _TARGET.value
+def _requests(settings: Settings) -> list[Request]:
+  given = read_requests(settings.edits) if settings.edits else []
+  prompt, target = settings.prompt, settings.target
   if (prompt is None) != (target is None):
     raise UserError("--prompt and --target belong together: give both")
   if prompt is not None and target is not None:
     instruction = instruction_for(
-      _TASK.value, _INSTRUCTION.value, _SUBJECT.value, _SENTIMENT.value
+      settings.task, settings.instruction, settings.subject, settings.sentiment
     )
     given.append(Request(prompt, target, instruction))
   if not given:
@@ -114,17 +126,49 @@ def _merged(edit: Edit, model: LanguageModel) -> LanguageModel:
   return merge(model)
 
 
-def _model(editor: UsableEditor) -> LanguageModel:
+def _model(editor: UsableEditor, settings: Settings) -> LanguageModel:
   """Raises a UserError unless the editor belongs to the model."""
-  spec = _MODEL.value or editor.details.get("model")
+  spec = settings.model or editor.details.get("model")
   if spec is None:
     raise UserError(
-      f"{_EDITOR.value}: the editor does not name its model; give --model"
+      f"{settings.editor}: the editor does not name its model; give --model"
     )
   model = load_model(spec, suffix=editor.suffix)
   editor.check(model)
   return model
 
 
+def _define_flags() -> None:
+  """Only where this is the program: other commands have such flags too."""
+  flags.DEFINE_string(
+    "editor",
+    "",
+    "Folder of a trained editor, or a method: ft_l, ft_m, grace, ultraedit.",
+  )
+  flags.DEFINE_string(
+    "model", None, "Base model; by default the one that the editor names."
+  )
+  flags.DEFINE_string("prompt", None, "What is asked.")
+  flags.DEFINE_string("target", None, "What it shall answer.")
+  flags.DEFINE_string("task", None, "Kind of edit: gives an instruction.")
+  flags.DEFINE_string("instruction", None, "Kind of edit, in your own words.")
+  flags.DEFINE_string("subject", None, "What a ConvSent edit is about.")
+  flags.DEFINE_string("sentiment", None, "ConvSent: positive or negative.")
+  flags.DEFINE_string("edits", None, "A file of edits, one a line.")
+  flags.DEFINE_multi_string("ask", [], "Another prompt to show.")
+  flags.DEFINE_integer("tokens", 24, "Length of an answer at most.")
+  flags.DEFINE_string("save", None, "File for the edit alone, .npz.")
+  flags.DEFINE_string("export", None, "Folder for the edited model.")
+
+
+def main(argv: Sequence[str]) -> None:
+  """Edits as the options say."""
+  del argv
+  names = [field.name for field in dataclasses.fields(Settings)]
+  given: dict[str, Any] = {name: flags.FLAGS[name].value for name in names}
+  run(Settings(**given))
+
+
 if __name__ == "__main__":
+  _define_flags()
   app.run(main)

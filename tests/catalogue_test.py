@@ -1,8 +1,9 @@
 """Editors by name: in Python, in the evaluation and in the edit command."""
 
+import dataclasses
+
 import numpy as np
 import pytest
-from absl import flags
 
 from instructedit_jax import edit as edit_command
 from instructedit_jax.editing.archive import load_edit
@@ -107,39 +108,18 @@ def test_the_evaluation_takes_names_beside_folders(tmp_path):
 
 def test_the_edit_command_takes_names(tmp_path, capsys):
   path = tmp_path / "edit.npz"
-  values = {
-    "editor": "grace:steps=5",
-    "model": "random:tiny-llama",
-    "prompt": "S is",
-    "target": "a",
-    "tokens": 2,
-    "save": str(path),
-  }
-  with flags_set(**values):
-    edit_command.main(["edit"])
+  settings = edit_command.Settings(
+    editor="grace:steps=5",
+    model="random:tiny-llama",
+    prompt="S is",
+    target="a",
+    tokens=2,
+    save=str(path),
+  )
+  edit_command.run(settings)
   assert "target: a" in capsys.readouterr().out
   edit = load_edit(path, load_model("random:tiny-llama"))
   assert isinstance(edit, CodebookEdit)
-  with (
-    flags_set(**values | {"export": str(tmp_path / "model")}),
-    pytest.raises(UserError, match="cannot be merged"),
-  ):
-    edit_command.main(["edit"])
-
-
-class flags_set:
-  """Gives flags values for a while."""
-
-  def __init__(self, **values):
-    self._values = values
-
-  def __enter__(self):
-    if not flags.FLAGS.is_parsed():
-      flags.FLAGS.mark_as_parsed()
-    self._held = {name: flags.FLAGS[name].value for name in self._values}
-    for name, value in self._values.items():
-      flags.FLAGS[name].value = value
-
-  def __exit__(self, *_):
-    for name, value in self._held.items():
-      flags.FLAGS[name].value = value
+  exported = dataclasses.replace(settings, export=str(tmp_path / "model"))
+  with pytest.raises(UserError, match="cannot be merged"):
+    edit_command.run(exported)

@@ -16,13 +16,6 @@ from instructedit_jax.tasks.record import TASKS
 from instructedit_jax.tasks.splits import load_split
 from instructedit_jax.tasks.validation import ValidationReport
 
-_DATA = flags.DEFINE_string(
-  "data", "embedded", "A folder, a file, 'embedded' or 'hub'."
-)
-_TASKS = flags.DEFINE_list("tasks", list(TASKS), "Tasks to report on.")
-_SPLITS = flags.DEFINE_list("splits", ["train", "test"], "Splits of each.")
-_JSON = flags.DEFINE_bool("json", False, "One JSON list instead of text.")
-
 
 def reports(
   data: str, tasks: Sequence[str], splits: Sequence[str]
@@ -39,6 +32,16 @@ def reports(
   return found, errors
 
 
+def _define_flags() -> None:
+  """Only where this is the program: other commands have such flags too."""
+  flags.DEFINE_string(
+    "data", "embedded", "A folder, a file, 'embedded' or 'hub'."
+  )
+  flags.DEFINE_list("tasks", list(TASKS), "Tasks to report on.")
+  flags.DEFINE_list("splits", ["train", "test"], "Splits of each.")
+  flags.DEFINE_bool("json", False, "One JSON list instead of text.")
+
+
 def main(argv: Sequence[str]) -> None:
   """Prints the reports.
 
@@ -46,8 +49,9 @@ def main(argv: Sequence[str]) -> None:
     UserError: a task or split could not be read; the others are printed.
   """
   del argv
-  found, errors = reports(_DATA.value, _TASKS.value, _SPLITS.value)
-  if _JSON.value:
+  given = flags.FLAGS
+  found, errors = reports(given.data, given.tasks, given.splits)
+  if given.json:
     print(json.dumps([report.to_dict() for report in found], indent=1))
   else:
     print("\n\n".join(str(report) for report in found))
@@ -58,4 +62,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+  _define_flags()
   app.run(main)
