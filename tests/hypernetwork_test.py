@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from configs import reference as reference_file
 from instructedit_jax.editing.factors import Factors
 from instructedit_jax.editors import hypernetwork as hn
+from instructedit_jax.editors import row_network
 from instructedit_jax.editors.hypernetwork import HypernetworkConfig
 from instructedit_jax.editors.reference import ReferenceConfig
 from instructedit_jax.errors import UserError
@@ -123,11 +124,11 @@ def test_the_first_gradient_moves_u_and_not_v(config):
 
 
 def test_the_clamp_learns_from_zero():
-  gradient = jax.grad(lambda p: hn.clamp(p).sum())
+  gradient = jax.grad(lambda p: row_network.clamp(p).sum())
   points = jnp.array([-1.0, -0.0, 0.0, 1.0])
   np.testing.assert_array_equal(gradient(points), [0, 1, 1, 1])
-  np.testing.assert_array_equal(hn.clamp(points), [0, 0, 0, 1])
-  assert np.isnan(hn.clamp(jnp.array(jnp.nan)))
+  np.testing.assert_array_equal(row_network.clamp(points), [0, 0, 0, 1])
+  assert np.isnan(row_network.clamp(jnp.array(jnp.nan)))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Half-precision weights, and logits made a few positions at a time."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from instructedit_jax.editing import head
 from instructedit_jax.editors import metalearned
 from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.trained import TrainedEditor
@@ -118,66 +118,8 @@ def test_edits_of_a_half_precision_model_are_close(half):
     assert 0 < _relative(edits[0][name], update) < 0.02, name
 
 
-def _sides():
-  """Hidden states [2, 7, 6], their other arguments, and a head [6, 11]."""
-  keys = jax.random.split(jax.random.key(0), 5)
-  base, edited = jax.random.normal(keys[0], (2, 2, 7, 6))
-  weight = jax.random.uniform(keys[1], (2, 7))
-  labels = jax.random.randint(keys[2], (2, 7), 0, 11)
-  avoid = jax.random.bernoulli(keys[3], 0.3, (2, 7))
-  head = jax.random.normal(keys[4], (6, 11))
-  return base, edited, weight, labels, avoid, head
-
-
-@pytest.mark.parametrize("most", [1, 2, 3, 6])
-def test_positions_in_turns_equal_all_at_once(most):
-  base, edited, weight, labels, avoid, head = _sides()
-
-  def total(edited, most):
-    kept, agree = losses._in_turns(
-      lambda a, b, w: losses.keep_loss(a @ head, b @ head, w),
-      most,
-      *(base, edited, weight),
-    )
-    asked, right = losses._in_turns(
-      lambda a, *rest: losses.edit_loss(a @ head, *rest),
-      most,
-      *(edited, labels, weight, avoid),
-    )
-    return (kept + 2 * asked).sum(), (kept, asked, agree, right)
-
-  run = jax.value_and_grad(total, has_aux=True)
-  (_, whole), gradient = run(edited, 7)
-  (_, parts), other = run(edited, most)
-  for one, two in zip(whole, parts, strict=True):
-    np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(gradient, other, rtol=1e-5, atol=1e-6)
-
-
-def test_turns_take_less_memory():
-  """64 positions of 4,096 tokens, all at once and 4 at a time."""
-  head = jnp.ones((8, 4096))
-  hidden = jnp.ones((1, 64, 8))
-  labels, weight = jnp.zeros((1, 64), jnp.int32), jnp.ones((1, 64))
-  avoid = jnp.zeros((1, 64), bool)
-
-  def total(hidden, most):
-    loss = losses._in_turns(
-      lambda x, *rest: losses.edit_loss(x @ head, *rest),
-      *(most, hidden, labels, weight, avoid),
-    )
-    return loss[0].sum()
-
-  def temporary(most):
-    program = jax.jit(jax.grad(functools.partial(total, most=most)))
-    compiled = program.lower(hidden).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
-
-  assert temporary(4) < temporary(64) / 4
-
-
 def test_the_whole_loss_in_turns():
-  """Turns are taken where the logits would be too large, and only there."""
+  """As many turns as the logits' size asks for make no difference."""
   model = load_model("random:tiny-llama", suffix=2)
   batch = jax.tree.map(jnp.asarray, tiny_parallel.batch(model))
   decode = nnx.merge(model.graph, model.params)
@@ -190,15 +132,7 @@ def test_the_whole_loss_in_turns():
   def loss(limit):
     return losses.outer_loss(decode, Nothing(), batch, config.loss, limit)
 
-  whole, turns = loss(losses.LOGIT_BYTES), loss(1)
+  whole, turns = loss(head.LOGIT_BYTES), loss(1)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, turns
   )
-  names = [
-    {
-      e.primitive.name
-      for e in _equations(jax.make_jaxpr(functools.partial(loss, n))().jaxpr)
-    }
-    for n in (losses.LOGIT_BYTES, 1)
-  ]
-  assert ["scan" in found for found in names] == [False, True]

@@ -109,8 +109,9 @@ def test_an_answer_is_given_once(model):
 
 def test_an_unedited_model_keeps_everything():
   logits = jax.random.normal(jax.random.key(0), (2, 3, 7))
-  loss, agree = losses.keep_loss(logits, logits, jnp.ones((2, 3)))
+  loss, slope, agree = losses.keep_loss(logits, logits)
   np.testing.assert_allclose(loss, 0, atol=1e-6)
+  np.testing.assert_allclose(slope, 0, atol=1e-6)
   assert agree.all()
 
 
@@ -118,16 +119,33 @@ def test_losses_equal_their_definitions():
   key = jax.random.key(1)
   base, post = jax.random.normal(key, (2, 2, 3, 7))
   p, q = jax.nn.softmax(base), jax.nn.softmax(post)
-  weight = jnp.asarray([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
-  loss, _ = losses.keep_loss(base, post, weight)
-  expected = ((p * jnp.log(p / q)).sum(-1) * weight).sum(-1)
-  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+  loss, _, agree = losses.keep_loss(base, post)
+  np.testing.assert_allclose(loss, (p * jnp.log(p / q)).sum(-1), rtol=1e-5)
+  np.testing.assert_array_equal(agree, base.argmax(-1) == post.argmax(-1))
   labels = jnp.asarray([[1, 2, 3], [4, 5, 6]])
   avoid = jnp.asarray([[True, False, False], [False, False, True]])
-  loss, _ = losses.edit_loss(post, labels, jnp.ones((2, 3)), avoid)
+  loss, _, hit = losses.edit_loss(post, labels, avoid)
   chance = jnp.take_along_axis(q, labels[..., None], -1)[..., 0]
-  expected = -jnp.where(avoid, jnp.log(1 - chance), jnp.log(chance)).sum(-1)
+  expected = -jnp.where(avoid, jnp.log(1 - chance), jnp.log(chance))
   np.testing.assert_allclose(loss, expected, rtol=1e-5)
+  np.testing.assert_array_equal(hit, post.argmax(-1) == labels)
+
+
+def test_slopes_of_the_losses_are_their_gradients():
+  base, post = 3 * jax.random.normal(jax.random.key(2), (2, 4, 7))
+  labels = jnp.asarray([1, 2, 3, 0])
+  # The last is as good as certain, where the loss to avoid it is flat.
+  post = post.at[3, 0].set(30.0)
+  avoid = jnp.asarray([True, False, True, True])
+  sides = {
+    "keep": lambda post: losses.keep_loss(base, post),
+    "edit": lambda post: losses.edit_loss(post, labels, avoid),
+  }
+  for name, side in sides.items():
+    gradient = jax.grad(lambda x, side=side: side(x)[0].sum())(post)
+    np.testing.assert_allclose(
+      side(post)[1], gradient, rtol=1e-4, atol=1e-6, err_msg=name
+    )
 
 
 def _step(model, config):

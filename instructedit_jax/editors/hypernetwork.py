@@ -27,13 +27,15 @@ import jax.numpy as jnp
 
 from instructedit_jax.editing import statistics as stats
 from instructedit_jax.editing.factors import Factors
+from instructedit_jax.editors import row_network
+from instructedit_jax.editors.row_network import Layer
 from instructedit_jax.errors import UserError
 
 # name -> (n inputs, m outputs), in listed order.
 Shapes = Mapping[str, tuple[int, int]]
 # network -> side -> layers, each {"v": [D, K], "u": [K, D], "bias": [D]} and,
 # where matrices share the network, {"scale": [modes, D], "shift": [modes, D]}.
-Params = dict[str, dict[str, list[dict[str, jax.Array]]]]
+Params = dict[str, dict[str, list[Layer]]]
 # key -> {"x": moments of n coordinates, "delta": moments of m coordinates}.
 Statistics = dict[str, dict[str, stats.Moments]]
 # network -> side -> layers of (change of scale, change of shift), [..., D].
@@ -276,11 +278,15 @@ def transform(
 ) -> Factors:
   """The network itself, on factors already whitened; see `apply`."""
   x, delta = dict(factors.x), dict(factors.delta)
+  residual = config.init == "identity"
   for network, names in members(shapes, config).items():
     changes = (modulation or {}).get(network, {})
     for side, layers in params[network].items():
       rows = [_join(side, x[name], delta[name]) for name in names]
-      rows = _run(layers, rows, config, changes.get(side))
+      masks = [factors.mask[name] for name in names]
+      rows = row_network.run(
+        layers, rows, masks, changes.get(side), residual, config.last_clamp
+      )
       for name, out in zip(names, rows, strict=True):
         # After the network: bias and shift make a zero row non-zero.
         out = jnp.where(factors.mask[name][..., None], out, 0)
@@ -294,68 +300,10 @@ def transform(
   return Factors(x, delta, dict(factors.mask))
 
 
-def clamp(p: jax.Array) -> jax.Array:
-  """Negative entries to 0, with derivative 1 at 0.
-
-  With U = 0 every p is exactly 0 at the start, so a rectifier whose derivative
-  there is 0 would never learn. NaN passes, to be seen.
-  """
-  return jnp.where(p < 0, 0, p)
-
-
 def _join(side: str, x: jax.Array, delta: jax.Array) -> jax.Array:
   if side == "both":
     return jnp.concatenate([x, delta], -1)
   return x if side == "x" else delta
-
-
-def _run(
-  layers: list[dict[str, jax.Array]],
-  rows: list[jax.Array],
-  config: HypernetworkConfig,
-  changes: Any | None,
-) -> list[jax.Array]:
-  """Sends the rows [..., R, D] of all modes through one network at once."""
-  counts = [row.shape[-2] for row in rows]
-  h = jnp.concatenate(rows, -2)
-  for index, layer in enumerate(layers):
-    p = (h @ layer["v"]) @ layer["u"]
-    p = p + _against(p, layer["bias"])
-    scale, shift = _mode_tables(layer, counts, p)
-    if changes is not None:
-      scale = scale + changes[index][0][..., None, :]
-      shift = shift + changes[index][1][..., None, :]
-    p = p * scale + shift
-    if config.last_clamp or index < len(layers) - 1:
-      p = clamp(p)
-    h = h + p if config.init == "identity" else p
-  ends = [sum(counts[: i + 1]) for i in range(len(counts) - 1)]
-  return jnp.split(h, ends, -2)
-
-
-def _mode_tables(
-  layer: dict[str, jax.Array], counts: list[int], p: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """scale and shift of every row, to broadcast against p [..., R, D]."""
-  if "scale" not in layer:
-    one = jnp.ones((1,) * p.ndim, p.dtype)
-    return one, jnp.zeros_like(one)
-
-  def spread(table: jax.Array) -> jax.Array:
-    width = table.shape[-1]
-    # Not a gather: the gradient of a broadcast is a plain sum.
-    parts = [
-      jnp.broadcast_to(table[mode][None, :], (count, width))
-      for mode, count in enumerate(counts)
-    ]
-    return _against(p, jnp.concatenate(parts, 0))
-
-  return spread(layer["scale"]), spread(layer["shift"])
-
-
-def _against(p: jax.Array, value: jax.Array) -> jax.Array:
-  """Leading axes of length 1, as many as p has more."""
-  return value.reshape((1,) * (p.ndim - value.ndim) + value.shape)
 
 
 def _layer(

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from instructedit_jax.editing import factors as factors_lib
+from instructedit_jax.editing import head
 from instructedit_jax.editing.edits import LowRankEdit
 from instructedit_jax.editing.factors import Factors
 from instructedit_jax.editing.rows import Rows
@@ -214,12 +215,16 @@ def factors_and_answers(
       return tap(name, x, y if edited is None else edited(name, x, y))
 
     hidden = model.suffix(rows.hidden, rows.sequence, both, rows.at)
-    logits = model.logits(hidden)
-    chosen = jnp.take_along_axis(logits, rows.labels[..., None], -1)[..., 0]
-    nll = jax.nn.logsumexp(logits, -1) - chosen
-    count = jnp.maximum(rows.mask.sum(-1), 1)
-    each = jnp.where(rows.mask, nll, 0).sum(-1) / count
-    return each.sum(), (each, logits.argmax(-1))
+    count = jnp.maximum(rows.mask.sum(-1, keepdims=True), 1)
+    each, answers = head.head_loss(
+      model.logits,
+      head.answer_loss,
+      hidden,
+      jnp.where(rows.mask, 1 / count, 0),
+      rows.mask,
+      rows.labels,
+    )
+    return each.sum(), (each, answers)
 
   inputs, deltas, _, (each, answers) = factors_lib.probe(loss)
   if kept == "all":

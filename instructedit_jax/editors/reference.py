@@ -31,6 +31,7 @@ from instructedit_jax.editing.rows import Array
 from instructedit_jax.editors import hypernetwork, torch_adam
 from instructedit_jax.editors.hypernetwork import HypernetworkConfig, Shapes
 from instructedit_jax.models.decoder import Decoder, Sequence, Tap
+from instructedit_jax.models.likeliest import likeliest
 
 # What the frozen blocks make of strings: the residual stream in front of the
 # first editable matrix, [B or C, T, D], and where the tokens stand.
@@ -362,7 +363,7 @@ def edit_loss(
   logp = jnp.take_along_axis(
     jax.nn.log_softmax(predicted, -1), labels[..., None], -1
   )[..., 0]
-  correct = (predicted.argmax(-1) == labels) & real
+  correct = (likeliest(predicted) == labels) & real
   scores = {"acc": _masked_mean(correct.astype(logp.dtype), real)}
   if batch.same is None:
     scores["log_prob"] = _masked_mean(logp, real)
@@ -393,7 +394,7 @@ def locality_loss(
   wanted = jax.nn.log_softmax(base, -1)
   gap = wanted - jax.nn.log_softmax(post, -1)
   divergence = jnp.sum(jnp.exp(wanted) * gap, -1)
-  agree = base.argmax(-1) == post.argmax(-1)
+  agree = likeliest(base) == likeliest(post)
   return _masked_mean(divergence, kept), agree.mean(dtype=base.dtype)
 
 

@@ -20,6 +20,7 @@ from instructedit_jax.editing.prefix import PrefixCache, State
 from instructedit_jax.editing.rows import Array, Rows, rows_of
 from instructedit_jax.editing.sequences import Scored, bucket, fill, pack
 from instructedit_jax.models.language_model import LanguageModel
+from instructedit_jax.models.likeliest import likeliest
 
 _ROWS = 16
 _TOKENS = (128, 256, 512)
@@ -176,7 +177,7 @@ def _scores(
   def chance(log_p: jax.Array) -> jax.Array:
     return jnp.take_along_axis(log_p, labels[..., None], -1)[..., 0]
 
-  before, log_before = base.argmax(-1), chance(base)
+  before, log_before = likeliest(base), chance(base)
   if edit is None:
     none = jnp.zeros_like(log_before)
     return Prediction(labels, before, before, log_before, log_before, none)
@@ -187,7 +188,7 @@ def _scores(
   return Prediction(
     labels,
     before,
-    edited.argmax(-1),
+    likeliest(edited),
     log_before,
     chance(edited),
     # Rounding may take it a hair below zero.
