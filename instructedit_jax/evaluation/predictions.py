@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from instructedit_jax.editing import places
 from instructedit_jax.editing.prefix import PrefixCache, State
 from instructedit_jax.editing.rows import Array, Rows, rows_of
 from instructedit_jax.editing.sequences import Scored, bucket, fill, pack
@@ -171,26 +172,38 @@ def _scores(
   model = nnx.merge(graph, params)
   # Cached states left the model in its own type: the same numbers go back in.
   dtype = model.embedding[...].dtype
-  base = jax.nn.log_softmax(model.logits(jnp.asarray(final, dtype)))
-  labels = jnp.asarray(rows.labels)
+  labels, mask = jnp.asarray(rows.labels), jnp.asarray(rows.mask)
+  base = jnp.asarray(final, dtype)
 
-  def chance(log_p: jax.Array) -> jax.Array:
-    return jnp.take_along_axis(log_p, labels[..., None], -1)[..., 0]
+  def chance(logits: jax.Array, total: jax.Array, label: jax.Array) -> Any:
+    return (jnp.take_along_axis(logits, label[..., None], -1) - total)[..., 0]
 
-  before, log_before = likeliest(base), chance(base)
+  def unedited(base: jax.Array, label: jax.Array) -> Prediction:
+    logits = model.logits(base)
+    total = jax.nn.logsumexp(logits, -1, keepdims=True)
+    before, log_p = likeliest(logits), chance(logits, total, label)
+    return Prediction(
+      label, before, before, log_p, log_p, jnp.zeros_like(log_p)
+    )
+
+  def both(base: jax.Array, last: jax.Array, label: jax.Array) -> Prediction:
+    old, new = model.logits(base), model.logits(last)
+    old_sum = jax.nn.logsumexp(old, -1, keepdims=True)
+    new_sum = jax.nn.logsumexp(new, -1, keepdims=True)
+    divergence = (jnp.exp(old - old_sum) * (old - new)).sum(-1)
+    divergence = divergence + (new_sum - old_sum)[..., 0]
+    return Prediction(
+      label,
+      likeliest(old),
+      likeliest(new),
+      chance(old, old_sum, label),
+      chance(new, new_sum, label),
+      # Rounding may take it a hair below zero.
+      jnp.maximum(divergence, 0.0),
+    )
+
   if edit is None:
-    none = jnp.zeros_like(log_before)
-    return Prediction(labels, before, before, log_before, log_before, none)
+    return places.at_real(unedited, mask, base, labels)
   hidden = jnp.asarray(rows.hidden, dtype)
   last = model.suffix(hidden, rows.sequence, edit.tap(), jnp.asarray(rows.at))
-  edited = jax.nn.log_softmax(model.logits(last))
-  divergence = (jnp.exp(base) * (base - edited)).sum(-1)
-  return Prediction(
-    labels,
-    before,
-    likeliest(edited),
-    log_before,
-    chance(edited),
-    # Rounding may take it a hair below zero.
-    jnp.maximum(divergence, 0.0),
-  )
+  return places.at_real(both, mask, base, last, labels)
