@@ -22,6 +22,8 @@ from typing import Any
 
 from absl import flags
 
+from benchmarks.process import status
+
 _CHILD = flags.DEFINE_string("child", None, "Internal: what to run, JSON.")
 _STEPS = 3
 _GIB = 2**30
@@ -176,25 +178,17 @@ def _child(kind: str, folder: pathlib.Path) -> dict[str, float]:
   theirs = _KINDS[kind]
   for module in _OWN[theirs]:
     importlib.import_module(module)
-  before = _status("VmRSS")
+  before = status("VmRSS")
   for module in _OWN[not theirs]:
     importlib.import_module(module)
-  foreign = _status("VmRSS") - before
+  foreign = status("VmRSS") - before
   step = _theirs(kind, folder) if theirs else _ours(kind)
   for _ in range(_STEPS):
     result = step()
   if not theirs:
     importlib.import_module("jax").block_until_ready(result)
-  whole = _status("VmHWM")
+  whole = status("VmHWM")
   return {"peak": whole - foreign, "whole": whole, "foreign": foreign}
-
-
-def _status(field: str) -> float:
-  """Bytes, as Linux counts this process."""
-  for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-    if line.startswith(f"{field}:"):
-      return float(line.split()[1]) * 1024
-  raise RuntimeError(f"/proc/self/status has no {field}")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -148,7 +148,7 @@ def _rows(title: str, point: Point, result: dict[str, Any]) -> list[Row]:
     times = Times(result["work"], result["walls"], result["cpus"])
     return [rows.rate(title, times, None, result["unit"], **config)]
   config |= result
-  sent, work = result["sent_bytes"], result["flops"]
+  sent, work = result["sent_bytes"], result["product_flops"]
   per = "a device and step"
   config |= {"chip_tflops": _RATE.value, "link_gb": _LINK.value}
   busy, waiting = work / (_RATE.value * 1e12), sent / (_LINK.value * 1e9)

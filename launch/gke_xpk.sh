@@ -43,6 +43,8 @@ if [[ -n $delete ]]; then
   run xpk workload delete "--workload=$name" "${where[@]}"
   exit 0
 fi
+# This folder is added to the image; each pod installs the requirements and
+# trains; a pod that dies is started again and continues.
 run xpk workload create "--workload=$name" "${where[@]}" "--tpu-type=$type" \
   "--num-slices=$slices" "--base-docker-image=$image" --script-dir=. \
   "--max-restarts=$restarts" \

@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
 # Trains a small editor on a laptop's CPU, evaluates it and says where it is.
 #
-#   launch/quickstart.sh [--config.key=value ...]     passed on to training
-#   WORKDIR=runs/mine launch/quickstart.sh            results elsewhere
+#   launch/quickstart.sh
+#
+#   --config.KEY=VALUE  passed on to training, as any other option
+#   --dry-run           print the commands and run nothing
+#   WORKDIR=DIR         before the command: results go there (runs/quickstart)
+#   VENV=DIR            the virtual environment (.venv), made if there is none
 #
 # Safe to run twice: the environment is kept, and a finished or interrupted
 # training continues from its last checkpoint.
@@ -11,17 +15,22 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
 
 WORKDIR=${WORKDIR:-runs/quickstart}
+options "$@"
 
+# What is needed, once.
 make_environment
 install_once base requirements.txt
 
-run "$python" -m instructedit_jax.train \
-  --config=configs/quickstart.py --workdir="$WORKDIR" "$@"
+# The editor, or what is left of its training.
+run "$python" -m instructedit_jax.train --config=configs/quickstart.py \
+  "--workdir=$WORKDIR" ${rest[@]+"${rest[@]}"}
+# The model without and with it, on records it was not trained on.
 run "$python" -m instructedit_jax.evaluate \
   --editor="base,$WORKDIR" --tasks=counterfact,wikirecent,convsent,zsre \
   --limit=40 --queries=bare --free_limit=10 --fluency_limit=4 \
   --out="$WORKDIR/evaluation"
 
+if [[ -n $dry_run ]]; then exit 0; fi
 cat <<END
 
 Done. In $WORKDIR:

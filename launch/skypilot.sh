@@ -37,6 +37,8 @@ case $spot in
   *) fail "--spot=$spot: yes or no." ;;
 esac
 
+# skypilot.yaml says how a machine is set up; the command and the bucket are
+# its variables.
 run sky jobs launch launch/skypilot.yaml "--name=$name" "--gpus=$gpus" \
   "$spot" --env "BUCKET=$bucket" \
   --env "TRAINING=$(training .venv/bin/python)" --yes --detach-run

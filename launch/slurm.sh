@@ -28,15 +28,27 @@ if [[ ! $time =~ ^([0-9]+-)?[0-9]+(:[0-9]{2}){0,2}$ ]]; then
 fi
 if [[ $workdir != /* ]]; then workdir=$PWD/$workdir; fi
 
-options=(
-  "--job-name=instructedit:$workdir" --dependency=singleton
-  "--nodes=$nodes" "--ntasks-per-node=$gpus" "--gpus-per-node=$gpus"
-  "--cpus-per-task=$cpus" "--time=$time" --signal=TERM@120
-  --requeue --open-mode=append "--chdir=$PWD" "--output=$workdir/slurm.log"
-)
+if [[ -z $dry_run && ! -x $python ]]; then
+  fail "--python=$python: no such interpreter; make it with" \
+    "python3 -m venv .venv && .venv/bin/pip install -r requirements-cuda.txt"
+fi
+
+# One job of this folder at a time: later ones wait for it.
+options=("--job-name=instructedit:$workdir" --dependency=singleton)
+# One process a GPU, each with its own processor cores.
+options+=("--nodes=$nodes" "--ntasks-per-node=$gpus" "--gpus-per-node=$gpus")
+options+=("--cpus-per-task=$cpus")
+# Before the time is over the processes get SIGTERM and write a checkpoint.
+options+=("--time=$time" --signal=TERM@120)
+# A job whose node failed is started again and adds to the same log.
+options+=(--requeue --open-mode=append)
+options+=("--chdir=$PWD" "--output=$workdir/slurm.log")
 if [[ -n $partition ]]; then options+=("--partition=$partition"); fi
 if [[ -n $account ]]; then options+=("--account=$account"); fi
 
+# SLURM opens the log before anything could make its folder.
 run mkdir -p "$workdir"
-run sbatch "${options[@]}" \
-  "--wrap=srun --kill-on-bad-exit=1 $(training "$python")"
+# srun does not take over sbatch's --cpus-per-task (since SLURM 22.05); one
+# process that ends badly ends all, for the others could only wait for it.
+run sbatch "${options[@]}" "--wrap=srun --kill-on-bad-exit=1\
+ --cpus-per-task=$cpus $(training "$python")"

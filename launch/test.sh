@@ -1,11 +1,17 @@
 #!/usr/bin/env bash
 # Everything a change must pass: lint, layout, types, tests.
 #
-#   launch/test.sh [pytest arguments]      e.g. launch/test.sh tests/app_test.py
+#   launch/test.sh
+#
+#   tests/app_test.py   or other arguments of pytest
+#   --dry-run           print the commands and run nothing
+#   WORKERS=N           before the command: test processes (2)
+#   VENV=DIR            the virtual environment (.venv), made if there is none
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
 
+options "$@"
 make_environment
 install_once base requirements.txt
 install_once test requirements.txt requirements-test.txt
@@ -16,4 +22,4 @@ export OMP_WAIT_POLICY=passive
 run "$python" -m ruff check .
 run "$python" -m ruff format --check .
 run "$python" -m mypy
-run "$python" -m pytest -n "${WORKERS:-2}" "$@"
+run "$python" -m pytest -n "${WORKERS:-2}" ${rest[@]+"${rest[@]}"}

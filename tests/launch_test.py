@@ -88,9 +88,41 @@ def test_slurm_starts_one_process_a_gpu():
   assert _option(batch, "--gpus-per-node") == "4"
   assert _option(batch, "--partition") == "p"
   assert "--dependency=singleton" in batch
-  assert _option(batch, "--wrap").startswith("srun --kill-on-bad-exit=1 /")
+  started = shlex.split(_option(batch, "--wrap"))
+  # srun does not take this over from sbatch.
+  assert started[:3] == ["srun", "--kill-on-bad-exit=1", "--cpus-per-task=8"]
   relative = _launch("slurm.sh", "--workdir=runs/a", "--dry-run").stdout
   assert f"--workdir={ROOT}/runs/a " in relative
+
+
+def test_slurm_looks_for_the_interpreter_before_it_queues():
+  result = _launch("slurm.sh", "--workdir=/shared/a", "--python=/no/python")
+  assert result.returncode == 2
+  assert "--python=/no/python: no such interpreter; make it" in result.stderr
+
+
+@pytest.mark.parametrize("script", ["quickstart.sh", "test.sh"])
+def test_local_scripts_show_what_they_would_run(script, tmp_path):
+  environment = {"PATH": os.environ["PATH"], "VENV": str(tmp_path / "new")}
+
+  def launch(*arguments):
+    return subprocess.run(
+      ["bash", LAUNCH / script, *arguments],
+      env=environment,
+      capture_output=True,
+      text=True,
+      check=True,
+    ).stdout
+
+  commands = [
+    shlex.split(line)
+    for line in launch("--dry-run", "--config.data=a b").splitlines()
+  ]
+  assert commands[0][1:] == ["-m", "venv", "--clear", f"{tmp_path}/new"]
+  assert all(c[0] == f"{tmp_path}/new/bin/python" for c in commands[1:])
+  assert sum("--config.data=a b" in c for c in commands) == 1
+  assert not list(tmp_path.iterdir())
+  assert "--dry-run" in launch("--help")
 
 
 def test_a_tpu_is_made_filled_and_started():

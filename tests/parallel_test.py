@@ -177,7 +177,7 @@ def test_a_compiled_program_is_reported():
   assert found["collectives"] == {
     "all-reduce": {"count": 1, "bytes": size, "sent": size}
   }
-  assert found["flops"] >= 2 * 4 * 8 * 32
+  assert found["flops"] >= found["product_flops"] == 2 * 4 * 8 * 32
   alone = jax.jit(jnp.sum, out_shardings=whole).lower(jnp.ones(3)).compile()
   assert parallel.compiled_report(alone)["collective_bytes"] == 0
 
@@ -216,3 +216,51 @@ def test_traffic_is_counted_as_often_as_it_runs():
     "all-reduce": {"count": 5, "bytes": 5 * 128, "sent": 5 * 128},
     "reduce-scatter": {"count": 1, "bytes": 256, "sent": 224},
   }
+
+
+_BRANCHES = """
+HloModule jit_f, is_scheduled=true, replica_count=1, num_partitions=2
+
+%none (p: f32[4,8]) -> f32[4,8] {
+  ROOT %p = f32[4,8]{1,0} parameter(0)
+}
+
+%some (q: f32[4,8]) -> f32[4,8] {
+  %q = f32[4,8]{1,0} parameter(0)
+  %m = f32[4,4]{1,0} dot(%q, %q), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+  ROOT %r = f32[4,8]{1,0} all-reduce(%q), replica_groups={{0,1}}, to_apply=%add
+}
+
+%body (b: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {
+  %b = (s32[], f32[4,8]{1,0}) parameter(0)
+  %c = f32[4,8]{1,0} conditional(%i, %x, %x), branch_computations={%none, %some}
+  ROOT %t = (s32[], f32[4,8]{1,0}) tuple(%i, %c)
+}
+
+ENTRY %main (a: f32[4,8]) -> f32[] {
+  %w = (s32[], f32[4,8]{1,0}) while(%init), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  ROOT %z = f32[] constant(0)
+}
+"""  # noqa: E501
+
+
+def test_a_branch_counts_as_its_larger_side():
+  text = _BRANCHES.strip()
+  assert report_lib.product_flops(text) == 3 * 2 * 8 * 4 * 4
+  sent = {"count": 3, "bytes": 3 * 128, "sent": 3 * 128}
+  assert report_lib.collective_bytes(text) == {"all-reduce": sent}
+
+
+def test_products_of_a_compiled_loop_are_all_counted():
+  def loop(x, w):
+    def turn(total, rows):
+      made = jax.lax.cond(
+        rows[0, 0] > 0, lambda: (rows @ w).sum(), lambda: total
+      )
+      return total + made, None
+
+    return jax.lax.scan(turn, jnp.zeros(()), x.reshape(4, 2, 16))[0]
+
+  given = jnp.ones((8, 16)), jnp.ones((16, 32))
+  found = parallel.compiled_report(jax.jit(loop).lower(*given).compile())
+  assert found["product_flops"] == 2 * 8 * 16 * 32

@@ -27,6 +27,7 @@ from instructedit_jax.planning.machines import MACHINES, Machine
 from instructedit_jax.training import step as step_lib
 from instructedit_jax.training.data import Episodes, load_records
 from tests import tiny_run
+from tests.processes_test import CONFIG
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 N = 64
@@ -61,6 +62,94 @@ def test_products_are_counted_in_loops_too():
   traced = flops.trace(twice, SQUARE, SQUARE)
   assert flops.count(traced) == 6 * 2 * N**3
   assert flops.count(traced, flops.touches(N + 1)) == 0
+
+
+def _skipping(a, b, count):
+  """Rows of `a` a quarter at a time; quarters from `count` on are passed by."""
+
+  def turn(total, inputs):
+    index, rows = inputs
+    made = jax.lax.cond(
+      index < count, lambda: jnp.tanh(rows @ b) @ b, lambda: rows * 0.0
+    )
+    return total + made.sum(), made
+
+  parts = (jnp.arange(4), a.reshape(4, N // 4, N))
+  return jax.lax.scan(turn, jnp.zeros(()), parts)
+
+
+def _half_or_all(a, b, count):
+  """A network over the first half of the rows where the rest is padding."""
+
+  def network(rows):
+    return jnp.tanh(rows @ b) @ b
+
+  def half():
+    return jnp.pad(network(a[: N // 2]), ((0, N // 2), (0, 0)))
+
+  return jax.lax.cond(count <= N // 2, half, lambda: network(a))
+
+
+@pytest.mark.parametrize("function", [_skipping, _half_or_all])
+def test_a_branch_counts_as_its_larger_side(function):
+  count = jax.ShapeDtypeStruct((), jnp.int32)
+  traced = flops.trace(function, SQUARE, SQUARE, count)
+  assert flops.count(traced) == 2 * 2 * N**3
+
+  def turned(a, b, count):
+    return jax.lax.cond(count > 0, lambda: a @ b, lambda: (a @ b) @ b)
+
+  traced = flops.trace(turned, SQUARE, SQUARE, count)
+  assert flops.count(traced) == 2 * 2 * N**3
+  # Chosen products are those of the same side.
+  assert flops.count(traced, flops.touches(N)) == 2 * 2 * N**3
+
+
+def test_memory_of_loops_and_branches():
+  count = jax.ShapeDtypeStruct((), jnp.int32)
+
+  def of(function):
+    return liveness.peak(flops.trace(function, SQUARE, SQUARE, count))
+
+  # One turn's product; what the turns return is stacked, here as the result.
+  assert of(_skipping) == pytest.approx(BYTES / 4, rel=0.01)
+  # Two products of a turn, and the stacked results, which are read again.
+  summed = of(lambda *given: _skipping(*given)[1] @ given[1])
+  assert summed == pytest.approx(BYTES + BYTES / 4, rel=0.01)
+  # The larger side's product; the smaller one's is in the same place.
+  assert of(_half_or_all) == pytest.approx(BYTES, rel=0.01)
+
+
+def test_gradients_of_branches_in_loops_keep_what_every_turn_read():
+  count = jax.ShapeDtypeStruct((), jnp.int32)
+
+  def plain(a, b, count):
+    return _skipping(a, b, count)[0]
+
+  def again(a, b, count):
+    def turn(total, inputs):
+      def some(rows):
+        made = jax.lax.cond(
+          inputs[0] < count, lambda: jnp.tanh(rows @ b) @ b, lambda: rows * 0.0
+        )
+        return made.sum()
+
+      return total + jax.checkpoint(some)(inputs[1]), None
+
+    parts = (jnp.arange(4), a.reshape(4, N // 4, N))
+    return jax.lax.scan(turn, jnp.zeros(()), parts)[0]
+
+  found = {}
+  for function in (plain, again):
+    gradient = jax.grad(function)
+    found[function] = liveness.peak(
+      flops.trace(gradient, SQUARE, SQUARE, count)
+    )
+    compiled = jax.jit(gradient).lower(SQUARE, SQUARE, count).compile()
+    theirs = compiled.memory_analysis().temp_size_in_bytes
+    assert found[function] == pytest.approx(theirs, rel=0.15), function
+  # The second weight is kept four times, unless turns are made again.
+  assert found[plain] > 4 * BYTES > found[again]
 
 
 @pytest.mark.parametrize(
@@ -178,6 +267,19 @@ def test_more_devices_hold_less_each(run, needs):
   assert "fits: " in text.report("tiny", needs, one)
 
 
+def test_an_editor_that_reads_tokens_has_the_prefix_loaded(run, needs):
+  gated = dataclasses.replace(run.run.editor, method="ke")
+  reads = dataclasses.replace(
+    run, run=dataclasses.replace(run.run, editor=gated)
+  )
+  machine = Machine("one", 1, 1e9, 1e12)
+  plain = placement.place(run, needs, machine, 1, cached=True)
+  gated_too = placement.place(reads, needs, machine, 1, cached=True)
+  assert plain.bytes["weights: prefix"] == 0
+  assert gated_too.bytes["weights: prefix"] == needs.weights["prefix"]
+  assert gated_too.bytes["prefix states being computed"] == 0
+
+
 def test_the_least_that_fits_is_found(run, needs):
   whole = placement.place(run, needs, Machine("", 1, 1e9, 1e12), 1).total
   roomy = Machine("roomy", 4, 1.2 * whole, 1e12)
@@ -189,7 +291,11 @@ def test_the_least_that_fits_is_found(run, needs):
   assert placement.smallest_axis(run, needs, tiny) is None
   assert placement.largest_batch(run, needs, tiny) == 0
   row = text.table_row("tiny", run, needs, tiny, cached=False)
-  assert "| no |" in text.table([row])
+  assert not row["fits"]
+  assert text.table([row]).splitlines()[2] == (
+    f"| tiny | loaded | no ({row['gb_per_device']:.1f}) |"
+  )
+  assert row["gb_per_device"] * 1e9 == placement.least(run, needs, tiny).total
 
 
 def test_what_does_not_divide_says_what_would(run, needs):
@@ -227,6 +333,41 @@ def test_the_command_prints_and_writes_a_plan(tmp_path):
   assert held["fits"]
   total = held["total_bytes_per_device"]
   assert total == sum(held["bytes_per_device"].values())
+
+
+@pytest.mark.slow
+def test_a_real_run_holds_what_was_planned(tmp_path):
+  (tmp_path / "tiny.py").write_text(CONFIG)
+  out = tmp_path / "bytes.json"
+  done = subprocess.run(
+    [
+      *(sys.executable, "-m", "benchmarks.resident"),
+      *(f"--config={tmp_path / 'tiny.py'}", f"--out={out}"),
+    ],
+    cwd=ROOT,
+    env={
+      **os.environ,
+      "JAX_PLATFORMS": "cpu",
+      "JAX_NUM_CPU_DEVICES": "1",
+      "XLA_FLAGS": "--xla_backend_optimization_level=0"
+      " --xla_llvm_disable_expensive_passes=true",
+    },
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  assert "between steps" in done.stdout
+  held = json.loads(out.read_text())
+  planned, found = held["planned"], held["found"]
+  assert planned["between steps"] == pytest.approx(
+    found["between steps"], rel=1e-3
+  )
+  both = ("arguments of a step", "intermediate values")
+  ours, theirs = (sum(side[key] for key in both) for side in (planned, found))
+  assert ours == pytest.approx(theirs, rel=0.1)
+  process = held["process"]
+  assert process["libraries"] < process["model loaded"] < process["a few steps"]
 
 
 def test_fully_sharded_arrays_are_gathered_for_a_step(run, needs):

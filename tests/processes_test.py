@@ -153,8 +153,11 @@ def test_a_run_divided_among_four_devices_is_the_same(place, alone):
   _require_equal(place, "divided", alone)
 
 
-@pytest.mark.parametrize("victim", [1, 0])
-def test_a_lost_process_ends_the_other_and_the_run_goes_on(place, victim):
+@pytest.mark.parametrize(("victim", "devices"), [(1, 1), (0, 4)])
+def test_a_lost_process_ends_the_other_and_the_run_goes_on(
+  place, victim, devices
+):
+  """Two devices before; after the loss fewer, or more."""
   name = f"killed-{victim}"
   children = _two(place, name, "--config.steps=100000")
   _until(place, name, children, 2)
@@ -162,13 +165,23 @@ def test_a_lost_process_ends_the_other_and_the_run_goes_on(place, victim):
   children[victim].wait()
   left = 1 - victim
   assert children[left].wait(120) != 0
-  assert re.search("process .*lost|another task died", _log(place, name, left))
+  said = _log(place, name, left)
+  assert re.search("process .*lost|another task died", said)
+  assert "Traceback" not in said
   folder = place / name / "checkpoints"
   latest = max(int(p.name) for p in folder.iterdir() if p.name.isdigit())
   assert latest >= 2
-  child = _start(place, name, 1, 0, 0, f"--config.steps={latest + 2}")
+  options = (f"--config.steps={latest + 2}",)
+  child = _start(place, name, 1, 0, 0, *options, devices=devices)
   assert child.wait(SECONDS) == 0, _log(place, name)
   assert f"going on from step {latest}" in _log(place, name)
+  steps = [
+    row["step"]
+    for row in read_metrics(place / name / "metrics.jsonl")
+    if "train/loss" in row
+  ]
+  assert steps == list(range(1, latest + 3))  # none left out, none twice
+  assert load_editor(place / name).details["step"] <= latest + 2
 
 
 def test_a_signal_to_one_stops_both_at_the_same_step(place):
@@ -184,6 +197,23 @@ def test_a_signal_to_one_stops_both_at_the_same_step(place):
   assert steps[1] is not None, _log(place, "signal", 1)
   assert steps[0][1] == steps[1][1]
   assert (place / "signal" / "checkpoints" / steps[0][1]).is_dir()
+
+
+def test_a_process_that_meets_no_other_says_so(place, monkeypatch):
+  monkeypatch.setenv("INSTRUCTEDIT_START_SECONDS", "3")
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    port = free.getsockname()[1]
+  children = [_start(place, f"lonely-{i}", 2, i, port + i) for i in (0, 1)]
+  assert [child.wait(SECONDS) for child in children] == [2, 2]
+  for index in (0, 1):
+    (line,) = _log(place, f"lonely-{index}", index).splitlines()
+    assert line.startswith("error: the processes of this run have not all met")
+    assert f"localhost:{port + index} within 3 s" in line
+  monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+  monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "somewhere")
+  with pytest.raises(UserError, match="=somewhere: looks like HOST:PORT"):
+    processes.start()
 
 
 def test_what_the_environment_says(monkeypatch):

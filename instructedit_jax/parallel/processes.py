@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -30,6 +31,8 @@ _LOST = re.compile(
   re.IGNORECASE,
 )
 _HEARTBEAT = "INSTRUCTEDIT_HEARTBEAT_SECONDS"
+_START = "INSTRUCTEDIT_START_SECONDS"
+_ADDRESS = "JAX_COORDINATOR_ADDRESS"
 _LAST_SECONDS = 2.0
 
 
@@ -39,7 +42,9 @@ def start(wanted: bool | None = None) -> bool:
   Where the processes are is found by `jax.distributed.initialize` itself under
   SLURM, Open MPI, Kubernetes and on TPUs; elsewhere JAX_COORDINATOR_ADDRESS
   (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID say it. A
-  process not heard of for INSTRUCTEDIT_HEARTBEAT_SECONDS (60) ends the run.
+  process not heard of for INSTRUCTEDIT_HEARTBEAT_SECONDS (60) ends the run; one
+  that meets no others within INSTRUCTEDIT_START_SECONDS (300) ends with a line
+  that says so.
 
   Args:
     wanted: None joins where the environment names several processes.
@@ -55,13 +60,20 @@ def start(wanted: bool | None = None) -> bool:
     return jax.distributed.is_initialized()
   if wanted is None and not _several():
     return False
-  try:
-    jax.distributed.initialize(
-      num_processes=_number("JAX_NUM_PROCESSES"),
-      process_id=_number("JAX_PROCESS_ID"),
-      initialization_timeout=_number("INSTRUCTEDIT_START_SECONDS") or 300,
-      heartbeat_timeout_seconds=_number(_HEARTBEAT) or 60,
+  address = os.environ.get(_ADDRESS)
+  if address and not re.fullmatch(r".+:\d+", address):
+    raise UserError(
+      f"{_ADDRESS}={address}: looks like HOST:PORT, the same in all processes,"
+      " with any free port of the first one's machine"
     )
+  try:
+    with _patience(_number(_START) or 300) as seconds:
+      jax.distributed.initialize(
+        num_processes=_number("JAX_NUM_PROCESSES"),
+        process_id=_number("JAX_PROCESS_ID"),
+        initialization_timeout=seconds,
+        heartbeat_timeout_seconds=_number(_HEARTBEAT) or 60,
+      )
   except (RuntimeError, ValueError, OSError) as error:
     reason = str(error).strip().split("\n")[0][:300]
     raise UserError(
@@ -71,6 +83,36 @@ def start(wanted: bool | None = None) -> bool:
       " --distributed"
     ) from error
   return True
+
+
+@contextlib.contextmanager
+def _patience(seconds: int) -> Iterator[int]:
+  """Ends this process if the body takes longer; JAX itself would crash.
+
+  Yields:
+    seconds that are enough not to come before that.
+  """
+
+  def end() -> None:
+    where = os.environ.get(_ADDRESS, "the address that the cluster names")
+    print(
+      f"error: the processes of this run have not all met at {where} within"
+      f" {seconds} s. Start the same command in every one of them, with"
+      " JAX_PROCESS_ID from 0 on where no cluster numbers them, and see that"
+      f" the first one's machine can be reached there; {_START} sets another"
+      " time",
+      file=sys.stderr,
+      flush=True,
+    )
+    os._exit(2)
+
+  timer = threading.Timer(seconds, end)
+  timer.daemon = True
+  timer.start()
+  try:
+    yield seconds + 60
+  finally:
+    timer.cancel()
 
 
 def is_first() -> bool:

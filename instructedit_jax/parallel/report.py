@@ -1,8 +1,9 @@
 """What a compiled program costs each device, read off the program itself.
 
-The compiler's own figures give memory and arithmetic. Traffic is counted in
-the optimised program's text: each collective with the bytes it works on, and
-those in loops as often as the loop is known to run.
+The compiler's own figures give memory. Traffic and matrix products are counted
+in the optimised program's text: each collective with the bytes it works on, and
+what is in a loop as often as the loop is known to run. Of the two sides of a
+branch, the one with more of both counts.
 """
 
 import dataclasses
@@ -22,8 +23,8 @@ _KINDS = (
 )
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{\s*$")
 _INSTRUCTION = re.compile(
-  r"^\s+(?:ROOT )?%?[\w.\-]+ = (?P<type>.*?) (?P<op>[a-z][a-z0-9\-]*)\("
-  r"(?P<rest>.*)$"
+  r"^\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = (?P<type>.*?)"
+  r" (?P<op>[a-z][a-z0-9\-]*)\((?P<rest>.*)$"
 )
 _SHAPE = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]")
 _CALLED = re.compile(
@@ -32,6 +33,8 @@ _CALLED = re.compile(
   r"(?:\{([^}]*)\}|%?([\w.\-]+))"
 )
 _TRIPS = re.compile(r'known_trip_count[^}]*"n":"?(\d+)')
+_CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
+_OPERAND = re.compile(r"%([\w.\-]+)")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 _COUNTED = re.compile(r"replica_groups=\[(\d+),(\d+)\]")
 _PARTITIONS = re.compile(r"num_partitions=(\d+)")
@@ -40,9 +43,21 @@ _REPLICAS = re.compile(r"replica_count=(\d+)")
 
 @dataclasses.dataclass
 class _Instruction:
+  """Of a program's text.
+
+  Attributes:
+    kind: the operation.
+    shapes: bytes of its results.
+    sizes: lengths of the axes of its first result.
+    rest: from the first operand on.
+    flops: of a matrix product.
+  """
+
   kind: str
   shapes: list[int]
+  sizes: list[int]
   rest: str
+  flops: float = 0.0
 
 
 def compiled_report(compiled: Any) -> dict[str, Any]:
@@ -58,6 +73,9 @@ def compiled_report(compiled: Any) -> dict[str, Any]:
     peak_bytes: arguments, temporaries and what outputs need beside them.
     flops: of one device, as the compiler counts them; a loop's body counts
       once.
+    product_flops: of one device, matrix products alone, those in loops as often
+      as they run. Products that a compiler hands to a library (a GPU's does)
+      are not among them.
     collectives: kind -> {"count", "bytes", "sent"}: how often it runs, the
       bytes of the arrays it works on (what is reduced, or what is gathered),
       and the bytes each device sends if it goes round a ring.
@@ -81,6 +99,7 @@ def compiled_report(compiled: Any) -> dict[str, Any]:
     "code_bytes": int(memory.generated_code_size_in_bytes),
     "peak_bytes": arguments + temporary + outputs - aliased,
     "flops": float(cost.get("flops", 0.0)),
+    "product_flops": product_flops(text),
     "collectives": collectives,
     "collective_bytes": sum(c["bytes"] for c in collectives.values()),
     "sent_bytes": sum(c["sent"] for c in collectives.values()),
@@ -110,24 +129,48 @@ def collective_bytes(text: str) -> dict[str, dict[str, float]]:
   return found
 
 
+def product_flops(text: str) -> float:
+  """FLOPs of the matrix products of a program's text."""
+  computations, entry = _parse(text)
+  return sum(
+    times * instruction.flops
+    for instruction, times in _walk(computations, entry, 1)
+  )
+
+
 def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
   computations: dict[str, list[_Instruction]] = {}
   entry, current = "", ""
+  axes: dict[str, list[int]] = {}
   for line in text.splitlines():
     if not line.startswith(" "):
       match = _COMPUTATION.match(line)
       if match and not line.startswith("HloModule"):
-        current = match[2]
+        current, axes = match[2], {}
         computations[current] = []
         entry = current if match[1] else entry
       continue
     match = _INSTRUCTION.match(line)
     if match and current:
-      sizes = [_bytes(*shape) for shape in _SHAPE.findall(match["type"])]
-      computations[current].append(
-        _Instruction(match["op"], sizes, match["rest"])
+      shapes = _SHAPE.findall(match["type"])
+      sizes = [int(d) for d in shapes[0][1].split(",") if d] if shapes else []
+      axes[match["name"]] = sizes
+      made = _Instruction(
+        match["op"], [_bytes(*shape) for shape in shapes], sizes, match["rest"]
       )
+      if made.kind == "dot":
+        made.flops = _product(made, axes)
+      computations[current].append(made)
   return computations, entry
+
+
+def _product(dot: _Instruction, axes: dict[str, list[int]]) -> float:
+  left, contracted = _OPERAND.search(dot.rest), _CONTRACTED.search(dot.rest)
+  if not left or not contracted:
+    return 0.0
+  sizes = axes.get(left[1], [])
+  depth = math.prod(sizes[int(d)] for d in contracted[1].split(",") if d)
+  return 2.0 * depth * math.prod(dot.sizes)
 
 
 def _walk(
@@ -142,9 +185,27 @@ def _walk(
       inner = times * int(trips[1]) if trips else times
     if instruction.kind.removesuffix("-start") in _KINDS:
       continue  # what it calls adds two numbers
-    for match in _CALLED.finditer(instruction.rest):
-      for called in (match[1] or match[2]).split(","):
-        yield from _walk(computations, called.strip().lstrip("%"), inner)
+    called = [
+      name.strip().lstrip("%")
+      for match in _CALLED.finditer(instruction.rest)
+      for name in (match[1] or match[2]).split(",")
+    ]
+    if instruction.kind == "conditional":
+      called = [max(called, key=lambda name: _weight(computations, name))]
+    for each in called:
+      yield from _walk(computations, each, inner)
+
+
+def _weight(
+  computations: dict[str, list[_Instruction]], name: str
+) -> tuple[float, int]:
+  """FLOPs and traffic of one side of a branch, to tell the larger."""
+  flops, traffic = 0.0, 0
+  for instruction, times in _walk(computations, name, 1):
+    flops += times * instruction.flops
+    if instruction.kind.removesuffix("-start") in _KINDS:
+      traffic += times * _payload(instruction)
+  return flops, traffic
 
 
 def _payload(instruction: _Instruction) -> int:

@@ -2,14 +2,13 @@
 
 import dataclasses
 
+from instructedit_jax.editors import trainable
 from instructedit_jax.errors import UserError
 from instructedit_jax.planning.costs import Costs
 from instructedit_jax.planning.machines import Machine
 from instructedit_jax.planning.shapes import RunShapes
 from instructedit_jax.planning.sharding import resident
 
-# The training loop keeps a fresh state beside the one it trains.
-_STATES = 2
 # One batch is being used while the next is on its way.
 _BATCHES = 2
 
@@ -76,7 +75,8 @@ def place(
     machine: the devices.
     batch_size: episodes of a step over all devices.
     model_axis: devices that share one copy of the weights.
-    cached: without the prefix and whatever only it needs.
+    cached: all prefix states are there: without the prefix and whatever only it
+      needs, as far as the method can do without.
     step_bytes: what a compiler says of the step's intermediate values, in place
       of the estimate.
 
@@ -86,16 +86,15 @@ def place(
   groups, episodes = _divided(machine.devices, model_axis, batch_size)
   held = resident(run, groups, model_axis)
   loaded = dict(held.weights)
-  if cached:
+  # An editor that reads tokens needs their embeddings: then all is loaded.
+  if cached and not trainable.of(run.run.editor).READS_TOKENS:
     loaded["prefix"] = loaded["embedding"] = 0
   step = costs.step_fixed // model_axis + episodes * costs.step_episode
-  state = held.editor + held.optimizer + held.statistics
   found = {
     **{f"weights: {part}": size for part, size in loaded.items()},
     "editor": held.editor,
     "optimizer": held.optimizer,
     "statistics": held.statistics,
-    "fresh state kept beside": (_STATES - 1) * state,
     "batch": _BATCHES * episodes * costs.batch,
     "step: activations, logits": step if step_bytes is None else step_bytes,
     "gathered for the step": held.gathered,
@@ -120,6 +119,19 @@ def smallest_axis(
     if place(run, costs, machine, batch, axis, cached).fits:
       return axis
   return None
+
+
+def least(
+  run: RunShapes, costs: Costs, machine: Machine, cached: bool = False
+) -> Placement:
+  """The placement of one episode a group that takes least of a device."""
+  return min(
+    (
+      place(run, costs, machine, machine.devices // axis, axis, cached)
+      for axis in _divisors(machine.devices)
+    ),
+    key=lambda placed: placed.total,
+  )
 
 
 def largest_batch(

@@ -10,6 +10,8 @@ from instructedit_jax.planning.machines import EFFICIENCY, USABLE, Machine
 from instructedit_jax.planning.placement import Placement
 from instructedit_jax.planning.shapes import RunShapes
 
+# Episodes of a step on one group of devices, in the table.
+LARGEST = 32
 _GB = 1e9
 
 
@@ -65,10 +67,11 @@ def table_row(
     "episodes_per_second": None,
   }
   if axis is None:
-    least = placement.place(run, costs, machine, 1, machine.devices, cached)
-    return {**row, "gb_per_device": least.total / _GB}
+    tried = placement.least(run, costs, machine, cached)
+    return {**row, "gb_per_device": tried.total / _GB}
   groups = machine.devices // axis
-  batch = min(32, placement.largest_batch(run, costs, machine, axis, cached))
+  most = placement.largest_batch(run, costs, machine, axis, cached)
+  batch = min(LARGEST, most)
   placed = placement.place(run, costs, machine, groups * batch, axis, cached)
   return {
     **row,
@@ -79,28 +82,37 @@ def table_row(
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-  """The rows as a Markdown table."""
+  """The rows as a Markdown table: models down, machines across."""
+  machines = list(dict.fromkeys(row["machine"] for row in rows))
+  cells = {
+    (row["model"], row["prefix"], row["machine"]): _cell(row) for row in rows
+  }
   lines = [
-    "| model | machine | prefix | fits | model axis | batch | GB a device |"
-    " episodes/s |",
-    "|---|---|---|---|---|---|---|---|",
+    f"| model | prefix | {' | '.join(machines)} |",
+    "|---|---|" + "---|" * len(machines),
   ]
-  for row in rows:
-    speed = row["episodes_per_second"]
-    lines.append(
-      f"| {row['model']} | {row['machine']} | {row['prefix']}"
-      f" | {'yes' if row['fits'] else 'no'} | {row['model_axis'] or '-'}"
-      f" | {row['batch'] or '-'} | {row['gb_per_device']:.1f}"
-      f" | {'-' if speed is None else f'{speed:.3g}'} |"
-    )
+  for model, prefix in dict.fromkeys(key[:2] for key in cells):
+    found = [cells[model, prefix, machine] for machine in machines]
+    lines.append(f"| {model} | {prefix} | {' | '.join(found)} |")
   lines += [
     "",
-    "model axis: devices that share one copy of the weights, the fewest that"
-    " fit. batch: over all devices, as large as fits, at most 32 a group."
-    f" Rates are {EFFICIENCY:.0%} of the makers' peak for float32 products at"
-    " JAX's default precision, without the prefix's states, computed once.",
+    "GB of one device and episodes a second of all; /N: so many devices share"
+    " one copy of the weights, the fewest that fit; no: the least that one"
+    " would need."
+    f" Batches as large as fit, at most {LARGEST} a group of devices. Rates are"
+    f" {EFFICIENCY:.0%} of the makers' peak for float32 products at JAX's"
+    " default precision, without the prefix's states, computed once.",
   ]
   return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any]) -> str:
+  if not row["fits"]:
+    return f"no ({row['gb_per_device']:.1f})"
+  shared = f" /{row['model_axis']}" if row["model_axis"] > 1 else ""
+  speed = row["episodes_per_second"]
+  shown = f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
+  return f"{row['gb_per_device']:.1f}{shared}, {shown}/s"
 
 
 def plain(costs: Costs, placed: Placement) -> dict[str, Any]:
