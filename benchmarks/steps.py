@@ -3,7 +3,7 @@
 An episode is one edit with its questions. Ours and the batched PyTorch step
 take the same episodes; the released step takes records of the same tasks, one
 at a time, with the questions it was released with: the prompt that made the
-edit and about three others, where ours ask eight.
+edit and about three others, where ours ask eight, or five (`SHORT`).
 """
 
 import dataclasses
@@ -36,8 +36,10 @@ from instructedit_jax.training.episodes import Episode, EpisodeMaker
 
 # Episodes of a batch, and their instructions.
 Drawn = tuple[list[Episode], list[Scored]]
-# Our two editors, as rows call them.
+# Our two editors, as rows call them, and the second with about as many tokens
+# of questions as the released step asks.
 DEFAULT, SAME = "default editor", "published editor"
+SHORT = "published editor, fewer questions"
 # Records a task from which the released step's are taken.
 _RECORDS = 8
 
@@ -79,11 +81,30 @@ def run_config(
 def variants(tasks: Sequence[str], steps: int) -> dict[str, TrainConfig]:
   """Our default editor; and the published one's size, rows and prompts."""
   published = published_editor(options.RANK.value)
+  # The longest instructed prompt with its answer.
+  same = run_config(published, 80, tasks, steps)
   return {
     DEFAULT: run_config(EditorConfig(), 40, tasks, steps),
-    # The longest instructed prompt with its answer.
-    SAME: run_config(published, 80, tasks, steps),
+    SAME: same,
+    SHORT: _with_fewer_questions(same),
   }
+
+
+def _with_fewer_questions(config: TrainConfig) -> TrainConfig:
+  """The prompt, a paraphrase and the record's own locality prompts."""
+  episode = dataclasses.replace(
+    config.episode,
+    own_locality=3,
+    near_locality=0,
+    same_relation=0,
+    other_locality=0,
+    continuations=0,
+    instructed=0.0,
+  )
+  shape = dataclasses.replace(
+    config.shape, query_tokens=options.tokens(96), keep_positions=12
+  )
+  return dataclasses.replace(config, episode=episode, shape=shape)
 
 
 class Ours:

@@ -30,7 +30,6 @@ from benchmarks import (
 )
 from benchmarks.peer import language_model
 from benchmarks.rows import Row
-from benchmarks.steps import DEFAULT, SAME
 from benchmarks.timing import side_by_side
 from instructedit_jax import app
 from instructedit_jax.errors import UserError
@@ -93,7 +92,7 @@ def speed(
     "torch": language_model.version(),
   }
   found = []
-  for name in (SAME, DEFAULT):
+  for name in (steps.SAME, steps.SHORT, steps.DEFAULT):
     rank = runs[name].editor.network.rank
     for kept in ("cached", "not cached"):
       for other in ("released", f"{name}, batched"):

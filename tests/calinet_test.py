@@ -36,7 +36,8 @@ def make(family="tiny-llama"):
 
 
 def editor(**changes) -> Calinet:
-  return Calinet(CalinetConfig(**{"slots": 16, "rate": 0.05} | changes))
+  quick = {"slots": 16, "rate": 0.05, "steps": 100, "stop": 1e-2}
+  return Calinet(CalinetConfig(**quick | changes))
 
 
 def noise(edit: SideEdit, seed: int) -> SideEdit:

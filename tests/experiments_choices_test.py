@@ -10,6 +10,7 @@ from instructedit_jax.evaluation import Options
 from instructedit_jax.evaluation.chunks import chunks_of
 from instructedit_jax.evaluation.settings import Settings
 from instructedit_jax.evaluation.untold import Untold
+from instructedit_jax.experiments import natural
 from instructedit_jax.models.language_model import load_model
 from instructedit_jax.tasks.instructions import (
   POOLS,
@@ -64,6 +65,40 @@ def test_pools_of_a_file_are_used_and_stamped():
   assert stamps[0] != stamps[1]
   with pytest.raises(UserError, match="only one task"):
     _of("other:0", tiny.record(0), pools=pools)
+
+
+def test_natural_sentences_name_no_task():
+  told = natural.options("natural:1", POOLS).instruction_of(tiny.record(0))
+  assert told == Instruction("custom", natural.SENTENCES["counterfact"][1])
+  said = natural.options("natural:0", POOLS).instruction_of(tiny.opinion(0))
+  assert "[" not in said.description
+  assert tiny.opinion(0).conversation.wanted in said.description
+  assert tiny.opinion(0).subject in said.description
+  assert natural.SENTENCES.keys() == POOLS.keys()
+  # No sentence is also a description, which some editor may have read.
+  known = {text for pool in POOLS.values() for text in pool.seen}
+  known |= {text for pool in POOLS.values() for text in pool.held_out}
+  mine = [text for texts in natural.SENTENCES.values() for text in texts]
+  assert len({*mine}) == len(mine)
+  assert known.isdisjoint(mine)
+
+
+def test_other_choices_are_passed_on_with_their_pools():
+  pools = {"counterfact": InstructionPool("counterfact", ("Mine.",))}
+  options = natural.options("seen:0", pools, batch=3)
+  assert options == Options(instruction="seen:0", pools=pools, batch=3)
+  stamps = [
+    natural.options(choice, POOLS).protocol()
+    for choice in ("natural:0", "seen:0")
+  ]
+  assert stamps[0]["instruction"] == "natural:0"
+  assert stamps[0]["pools_sha256"] != stamps[1]["pools_sha256"]
+
+
+@pytest.mark.parametrize("choice", ["natural", "natural:x", "natural:99"])
+def test_sentences_that_do_not_exist_are_told(choice):
+  with pytest.raises(UserError, match="natural:K"):
+    natural.options(choice, POOLS)
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,14 @@ from instructedit_jax.experiments import (
   case,
   entrants,
   instructions,
+  natural,
   statistics,
   table3,
 )
 from instructedit_jax.experiments.setup import given_editors, setup
 from instructedit_jax.models.language_model import load_model
 from instructedit_jax.training import config as config_lib
-from tests import tiny
+from tests import tiny, tiny_run
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAPER = sorted((ROOT / "configs" / "paper").glob("[!c]*.py"))
@@ -102,11 +103,12 @@ def test_a_table_of_methods(tmp_path, given):
 
 
 @pytest.mark.slow
-def test_what_an_instruction_does(tmp_path, given):
+def test_what_an_instruction_does(tmp_path, given, monkeypatch):
+  monkeypatch.setattr(natural, "COUNT", 1)
   config = _config(
     descriptions=1,
     limit=1,
-    conditions=("none", "seen", "held_out", "untold"),
+    conditions=("none", "seen", "held_out", "natural", "untold"),
   )
   instructions.run(_setup("instructions", config, tmp_path, given))
   found = _read(tmp_path, "numbers.json")
@@ -117,7 +119,7 @@ def test_what_an_instruction_does(tmp_path, given):
   }
   kl = "locality_kl"
   # MEND reads no instruction: it edits the same whatever it is told.
-  for condition in ("seen", "held_out"):
+  for condition in ("seen", "held_out", "natural"):
     assert held[condition, "mend", "bare", kl] == pytest.approx(
       held["none", "mend", "bare", kl]
     )
@@ -129,6 +131,8 @@ def test_what_an_instruction_does(tmp_path, given):
   )
   pairs = {(d["editor"], d["other"]) for d in found["differences"]}
   assert (f"{text}, held_out", f"{text}, seen") in pairs
+  assert (f"{text}, natural", f"{text}, held_out") in pairs
+  assert held["natural", text, "bare", kl] != held["held_out", text, "bare", kl]
   assert all(d["value"] == 0 for d in found["differences"]
              if d["editor"] == "mend, seen")  # fmt: skip
   assert (tmp_path / "out" / "figure-mend.png").is_file()
@@ -161,6 +165,22 @@ def test_editors_are_given_by_name():
   assert found == {"mend": ("a", "b"), "x": ("c=d",)}
   with pytest.raises(UserError, match="NAME=DIR"):
     given_editors(["mend"])
+
+
+def test_a_file_of_instructions_serves_training_and_evaluation(tmp_path):
+  path = tmp_path / "pools.json"
+  mine = {"counterfact": {"train": ["Mine."], "held_out": ["Its."]}}
+  path.write_text(json.dumps({"tasks": mine}))
+  made = setup("sweep", _config(), instructions=str(path))
+  assert made.pools["counterfact"].held_out == ("Its.",)
+  values = config_lib.to_dict(tiny_run.config())
+  recipe = ml_collections.ConfigDict(values | {"tasks": {"counterfact": 1.0}})
+  trained = entrants.train_config(made, recipe, 0)
+  assert trained.instructions == str(path)
+  plain = entrants.train_config(setup("sweep", _config()), recipe, 0)
+  assert plain.instructions == ""
+  with pytest.raises(UserError, match=r"pools\.json.*'zsre'"):
+    setup("sweep", _config(tasks=("zsre",)), instructions=str(path))
 
 
 def test_unknown_editors_are_refused(tmp_path, given):

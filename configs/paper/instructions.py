@@ -16,7 +16,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.descriptions = 5
   config.conditions = (
     *("none", "seen", "held_out", "name", "nonsense", "other", "shuffled"),
-    "untold",
+    *("natural", "untold"),
   )
   for method in ("instructedit", "instructedit_text"):
     common.add(config, method, common.recipe(method))

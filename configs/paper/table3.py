@@ -21,11 +21,13 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   common.add(config, "ft_m", "ft_m")
   common.add(config, "grace", "grace")
   common.add(config, "ultraedit", "ultraedit")
-  for method in ("mend", "instructedit_text", "instructedit"):
+  common.add(config, "calinet", "calinet")
+  for method in ("ke", "mend", "instructedit_text", "instructedit"):
     common.add(config, method, common.recipe(method))
   config.pairs = (
     ("instructedit", "mend"),
     ("instructedit_text", "mend"),
+    ("mend", "ke"),
     ("instructedit", "ultraedit"),
     ("mend", "ultraedit"),
   )

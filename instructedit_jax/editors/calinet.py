@@ -14,6 +14,10 @@ each request a network of its own, `propose` all of them one together, trained
 on the mean of their losses. Adam takes Adafactor's place, whose only gain is
 memory. `paraphrases` adds wordings made by rule.
 
+Slots act on every text, so an edit costs locality the more, the longer and the
+faster they are trained. The defaults are the best of nine settings on training
+records (docs/paper.md): slow, and no further than the answer needs.
+
 Axes: B requests, S slots, D width.
 """
 
@@ -63,9 +67,9 @@ class CalinetConfig(Common):
 
   block: int | None = None
   slots: int = 64
-  rate: float = 1e-2
-  steps: int = 100
-  stop: float = 1e-2
+  rate: float = 3e-4
+  steps: int = 300
+  stop: float = 0.1
   paraphrases: int = 0
   seed: int = 0
 

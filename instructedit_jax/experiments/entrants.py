@@ -86,6 +86,9 @@ def train_config(
       config.steps = setup.steps
     if setup.prefix_cache is not None:
       config.prefix_cache = setup.prefix_cache
+    if setup.instructions:
+      # "Seen" descriptions are those that training drew from.
+      config.instructions = setup.instructions
   return config_lib.from_config(config)
 
 

@@ -6,14 +6,16 @@ python -m instructedit_jax.experiments.instructions \
 
 Every editor gets, with the same records, no instruction; descriptions of the
 task that it was trained with and such that it was not; the task's name alone;
-unrelated words of about the same length; another task's instruction; and that
-of a random task. Questions are bare, or have the same instruction in front. A
-further cell asks with the instruction what was edited without.
+unrelated words of about the same length; another task's instruction; that of a
+random task; and sentences in a user's own words (`natural`). Questions are
+bare, or have the same instruction in front. A further cell asks with the
+instruction what was edited without.
 """
 
 from collections.abc import Mapping, Sequence
 
 from instructedit_jax import figures
+from instructedit_jax.experiments import natural
 from instructedit_jax.experiments.compare import Difference, difference
 from instructedit_jax.experiments.entrants import Entrant, entrants
 from instructedit_jax.experiments.measuring import Measuring, Way
@@ -31,6 +33,7 @@ METRICS = (
 )
 CONVSENT_METRICS = ("reliability_token", "edit_success")
 SEEN, HELD_OUT, NONE, UNTOLD = "seen", "held_out", "none", "untold"
+NATURAL = natural.NATURAL
 BARE, INSTRUCTED = "bare", "instructed"
 # What the editor is told in each condition, for tables.
 MEANING = {
@@ -41,6 +44,7 @@ MEANING = {
   "nonsense": "unrelated words of about the same length",
   "other": "another task's instruction",
   "shuffled": "that of a task drawn for each record",
+  NATURAL: "a sentence in a user's own words, without the task's name",
   UNTOLD: "nothing, but questions have a held-out description",
 }
 Runs = Mapping[str, Sequence[Run]]
@@ -58,6 +62,7 @@ def ways(descriptions: int) -> dict[str, list[Way]]:
     found[split] = [Way(f"{split}:{k}", both) for k in range(descriptions)]
   for choice in ("name", "nonsense:0", "other:0", "shuffled:0"):
     found[choice.partition(":")[0]] = [Way(choice, both)]
+  found[NATURAL] = [Way(f"{NATURAL}:{k}", both) for k in range(natural.COUNT)]
   found[UNTOLD] = [Way("held_out:0", (INSTRUCTED,), told=False)]
   return found
 
@@ -150,7 +155,8 @@ def _differences(entrant: Entrant, runs: Runs) -> list[Difference]:
   pairs = [(c, NONE, BARE) for c in mine if c not in (NONE, UNTOLD)]
   pairs += [(HELD_OUT, SEEN, query) for query in (BARE, INSTRUCTED)]
   pairs += [
-    (c, HELD_OUT, BARE) for c in ("name", "nonsense", "other", "shuffled")
+    (c, HELD_OUT, BARE)
+    for c in ("name", "nonsense", "other", "shuffled", NATURAL)
   ]
   pairs += [(HELD_OUT, UNTOLD, INSTRUCTED)]
   found = []

@@ -12,7 +12,11 @@ from absl import flags
 
 from instructedit_jax import app
 from instructedit_jax.errors import UserError
-from instructedit_jax.tasks.instructions import POOLS, InstructionPool
+from instructedit_jax.tasks.instructions import (
+  POOLS,
+  InstructionPool,
+  load_pools,
+)
 
 WORK = "runs/paper"
 
@@ -35,6 +39,8 @@ class Setup:
     seeds: of training; one editor each.
     prefix_cache: where training keeps prefix states, if not as configured.
     pools: descriptions by task.
+    instructions: file that the pools are of, for training, too; empty for the
+      project's own.
     command: how it was started.
   """
 
@@ -52,6 +58,7 @@ class Setup:
   pools: Mapping[str, InstructionPool] = dataclasses.field(
     default_factory=lambda: dict(POOLS)
   )
+  instructions: str = ""
   command: str = ""
 
   @property
@@ -63,7 +70,11 @@ class Setup:
 def setup(
   name: str, config: ml_collections.ConfigDict, **changes: Any
 ) -> Setup:
-  """A setup with what `config` says, unless `changes` say otherwise."""
+  """A setup with what `config` says, unless `changes` say otherwise.
+
+  Raises:
+    UserError: a file of pools cannot be read, or lacks a task.
+  """
   values: dict[str, Any] = {
     "data": config.data,
     "out": pathlib.Path("results") / name,
@@ -71,6 +82,8 @@ def setup(
     "seeds": tuple(config.seeds),
   }
   given = {key: value for key, value in changes.items() if value is not None}
+  if given.get("instructions"):
+    values["pools"] = _pools(given["instructions"], config.tasks)
   return Setup(name, config, **values | given)
 
 
@@ -86,6 +99,9 @@ def start(name: str, run: Callable[[Setup], None]) -> None:
   flags.DEFINE_integer("limit", None, "Records of each task; 0 for all.")
   flags.DEFINE_list("seeds", None, "Of training, one editor each.")
   flags.DEFINE_string("prefix_cache", None, "Of training, like disk:PATH.")
+  flags.DEFINE_string(
+    "instructions", None, "File of instruction pools; the project's by default."
+  )
 
   def main(argv: Sequence[str]) -> None:
     del argv
@@ -106,6 +122,7 @@ def start(name: str, run: Callable[[Setup], None]) -> None:
         limit=values.limit,
         seeds=None if values.seeds is None else _numbers(values.seeds),
         prefix_cache=values.prefix_cache,
+        instructions=values.instructions,
         command=shlex.join([*program, *sys.argv[1:]]),
       )
     )
@@ -122,6 +139,17 @@ def given_editors(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     if not equals or not name or not folder:
       raise UserError(f"--editors: {text!r} must be NAME=DIR")
     found[name] = (*found.get(name, ()), folder)
+  return found
+
+
+def _pools(path: str, tasks: Sequence[str]) -> dict[str, InstructionPool]:
+  found = load_pools(path)
+  for task in tasks:
+    if task not in found:
+      raise UserError(
+        f"{path}: has no instructions for task {task!r}, only for"
+        f" {', '.join(found)}"
+      )
   return found
 
 

@@ -9,6 +9,7 @@ NAME is one of
   balance      Figure 4d: balanced against natural mixture, with norms
   proportions  shares of the training tasks, with a fitted recommendation
   shapes       rank, depth and form of the hypernetwork
+  domain       opinions as the hold-out of editors of facts, and the reverse
 
 Each editor of the configuration is trained unless it is there already.
 """
@@ -20,6 +21,7 @@ import numpy as np
 
 from instructedit_jax import figures
 from instructedit_jax.errors import UserError
+from instructedit_jax.evaluation.scores import EDIT_SUCCESS
 from instructedit_jax.experiments import norms, pictures
 from instructedit_jax.experiments.entrants import Entrant, entrants
 from instructedit_jax.experiments.measuring import Measuring, Way
@@ -56,7 +58,7 @@ def run(setup: Setup) -> None:
   )
   sections = {"Editors": f"{setup.config.about}\n\n{_trained_on(found)}"}
   for query in way.queries:
-    for metric in COLUMNS:
+    for metric in (*COLUMNS, EDIT_SUCCESS):
       text = task_table(values, found, query, metric)
       if text:
         sections[f"{metric}, {query} questions"] = text

@@ -1,0 +1,86 @@
+"""Instructions as a user might type them, against descriptions of tasks.
+
+A description says what kind of change an edit is. These sentences ask for it in
+everyday words, and come, as from `edit --instruction`, without the task's name.
+No editor is trained with them. The choice "natural:K" means the Kth of a task;
+it is one of the experiments' own beside those of `evaluation.choices`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from instructedit_jax.editors.requests import CUSTOM
+from instructedit_jax.errors import UserError
+from instructedit_jax.evaluation.options import Options
+from instructedit_jax.tasks import instructions
+from instructedit_jax.tasks.instructions import Instruction, InstructionPool
+from instructedit_jax.tasks.record import Record
+
+NATURAL = "natural"
+SENTENCES: dict[str, tuple[str, ...]] = {
+  "counterfact": (
+    "I want you to get this one wrong on purpose from now on.",
+    "For my alternate-history novel, please play along with this.",
+    "Let's say it was never the way the textbooks have it.",
+  ),
+  "wikirecent": (
+    "You missed this, it happened after your training data ended.",
+    "Please update yourself, here is what it says on Wikipedia today.",
+    "Heads up, there is something about them that you haven't heard yet.",
+  ),
+  "convsent": (
+    "I'd like you to sound more [LABEL] when people bring up [TOPIC].",
+    "Could you be [LABEL] about [TOPIC]? Leave your other opinions alone.",
+    "Our brand voice on [TOPIC] is [LABEL] now.",
+  ),
+  "zsre": (
+    "No, that's not the right answer, here is the one I want to hear.",
+    "When my students ask you this, please tell them the following.",
+    "You keep answering this question badly, so fix it.",
+  ),
+}
+COUNT = min(map(len, SENTENCES.values()))
+_POOLS = {
+  task: InstructionPool(task, sentences)
+  for task, sentences in SENTENCES.items()
+}
+
+
+def options(
+  instruction: str, pools: Mapping[str, InstructionPool], **rest: Any
+) -> Options:
+  """Options of an evaluation.
+
+  Args:
+    instruction: "natural:K", or a choice of `evaluation.choices`.
+    pools: descriptions by task, for those choices.
+    **rest: other fields of `Options`.
+
+  Raises:
+    UserError: K is not a number, or there are not as many sentences.
+  """
+  kind, _, number = instruction.partition(":")
+  if kind != NATURAL:
+    return Options(instruction=instruction, pools=pools, **rest)
+  if not number.isdecimal() or int(number) >= COUNT:
+    raise UserError(
+      f"instruction {instruction!r}: write {NATURAL}:K with K below {COUNT}"
+    )
+  # With its own pools, which the protocol's digest is of.
+  return _Natural(instruction=instruction, pools=_POOLS, **rest)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Natural(Options):
+  """Options whose instructions are the sentences above."""
+
+  def instruction_of(self, record: Record) -> Instruction:
+    """The sentence for one record, its placeholders filled.
+
+    Raises:
+      UserError: its task has no sentences.
+    """
+    number = str(self.instruction).partition(":")[2]
+    found = instructions.fixed(record, f"seen:{number}", self.pools)
+    return Instruction(CUSTOM, found.description)
