@@ -15,9 +15,11 @@ def apart(rows, strength):
   return decorrelate({"a": rows}, {"a": jnp.log(strength)})["a"]
 
 
-def test_inverse_and_its_gradient():
-  a = jnp.einsum("brn,bsn->brs", _ROWS, _ROWS) + jnp.eye(5)[None]
-  # float32 on matrices of condition about 30.
+@pytest.mark.parametrize("size", [5, 32, 33, 71])
+def test_inverse_and_its_gradient(size):
+  rows = jax.random.normal(jax.random.key(0), (2, size, 8))
+  a = jnp.einsum("brn,bsn->brs", rows, rows) + jnp.eye(size)[None]
+  # float32 on matrices of condition about 30, and 150 of the largest.
   np.testing.assert_allclose(
     spd_inverse(a), np.linalg.inv(np.asarray(a)), rtol=1e-3, atol=1e-5
   )

@@ -13,6 +13,9 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+# Rows that are eliminated one by one; more are taken in halves.
+_BLOCK = 32
+
 
 def decorrelate(
   keys: Mapping[str, jax.Array], log_strength: Mapping[str, jax.Array]
@@ -43,11 +46,42 @@ def decorrelate(
 def spd_inverse(matrix: jax.Array) -> jax.Array:
   """Inverse of symmetric positive definite matrices [..., R, R].
 
-  Gauss-Jordan without pivoting, all matrices at once. LAPACK inside a jitted
-  CPU program can wait for its own thread pool for ever (seen with jaxlib
-  0.10.2 on two cores), and for a few rows it is no faster.
+  Gauss-Jordan without pivoting, all matrices at once, in blocks where there are
+  many rows. LAPACK inside a jitted CPU program can wait for its own thread pool
+  for ever (seen with jaxlib 0.10.2 on two cores), and for a few rows it is no
+  faster.
   """
+  if matrix.shape[-1] <= _BLOCK:
+    return _eliminated(matrix)
+  found = _in_halves(matrix)
+  # What is small in the second half was a difference of large numbers: one step
+  # of Newton's method makes up for it.
+  found = 2 * found - found @ (matrix @ found)
+  return (found + _turned(found)) / 2
 
+
+def _in_halves(matrix: jax.Array) -> jax.Array:
+  """With the inverse of the first half, and of what it leaves of the second."""
+  if matrix.shape[-1] <= _BLOCK:
+    return _eliminated(matrix)
+  half = matrix.shape[-1] // 2
+  first, across = matrix[..., :half, :half], matrix[..., :half, half:]
+  first = _in_halves(first)
+  weights = first @ across
+  second = matrix[..., half:, half:] - _turned(across) @ weights
+  second = _in_halves(second)
+  corner = -weights @ second
+  top = jnp.concatenate([first - corner @ _turned(weights), corner], -1)
+  return jnp.concatenate(
+    [top, jnp.concatenate([_turned(corner), second], -1)], -2
+  )
+
+
+def _turned(matrix: jax.Array) -> jax.Array:
+  return jnp.swapaxes(matrix, -1, -2)
+
+
+def _eliminated(matrix: jax.Array) -> jax.Array:
   def eliminate(k: jax.Array, a: jax.Array) -> jax.Array:
     chosen = jax.nn.one_hot(k, a.shape[-1], dtype=a.dtype)
     leading = (1,) * (a.ndim - 2)
