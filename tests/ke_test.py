@@ -209,7 +209,8 @@ def test_an_untrained_editor_changes_nothing_at_all():
     strict=True,
   )
   for got, base in pairs:
-    np.testing.assert_array_equal(got.log_after, base.log_after)
+    # Two programs, with and without an edit: they may round differently.
+    np.testing.assert_allclose(got.log_after, base.log_after, rtol=1e-6)
 
 
 def _loss(model, rows, told):
