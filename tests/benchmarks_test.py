@@ -23,6 +23,7 @@ from benchmarks import (  # noqa: E402
   gpu,
   memory,
   points,
+  process,
   rows,
   scaling,
   steps,
@@ -218,9 +219,11 @@ def test_the_batched_peer_trains_as_we_do(base, peer, config):
     if ".mu" in jax.tree_util.keystr(path)
   }
   for path, leaf in jax.tree_util.tree_leaves_with_path(theirs.params):
-    # One number's gradient is a sum of many, of both signs.
-    roundings = 10 if leaf.ndim else 50
-    first = held[jax.tree_util.keystr(path)]
+    name = jax.tree_util.keystr(path)
+    # One number's gradient is a sum of many, of both signs: against float64
+    # ours err by up to 1.9e-4 of the largest there, PyTorch's by 1.0e-4.
+    roundings = 50 if leaf.ndim == 0 or name == "['rates']" else 10
+    first = held[name]
     close(first * 10, leaf.grad, roundings * CLOSE)
 
 
@@ -287,7 +290,7 @@ def check(found, count: int):
 @pytest.mark.slow
 def test_training_is_timed(base, peer, small):
   found = training.speed(base, peer, ["counterfact"])
-  check(found, 9)
+  check(found, 13)
   default = [r for r in found if "default" in r.name and "batched" in r.name]
   assert default[0].config["query_tokens"] > 0
 
@@ -329,7 +332,7 @@ def test_peaks_become_rows(small):
   found = memory._rows({kind: {"peak": 2.0**30} for kind in memory._KINDS})
   check(found, 4)
   # The kernel counts threads' pages a little late.
-  assert memory._status("VmHWM") > 0.9 * memory._status("VmRSS") > 0
+  assert process.status("VmHWM") > 0.9 * process.status("VmRSS") > 0
 
 
 @pytest.mark.slow
@@ -369,7 +372,7 @@ def test_scaling_says_what_it_would_run(small):
   assert made["scaling, 8 fake devices (shared cores)"].devices == 8
   paper = made["on paper, 256 devices, 8 episodes each"]
   assert (paper.kind, paper.batch) == ("compile", 2048)
-  result = {"sent_bytes": 45e9, "flops": 65e12}
+  result = {"sent_bytes": 45e9, "product_flops": 65e12}
   *_, share = scaling._rows("t", paper, result)
   assert share.ours == pytest.approx(0.5)
 
