@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from instructedit_jax.editing import head, places
+from instructedit_jax.editors import row_network
 from instructedit_jax.training import losses
 
 
@@ -58,6 +59,64 @@ def test_turns_without_a_place_are_passed_over():
   )
   jax.effects_barrier()
   assert len(calls) == 2  # 7 places, 5 at a time
+
+
+@pytest.mark.parametrize("share", [0.1, 0.45, 0.6, 1.0])
+def test_at_first_is_the_function_with_its_gradient(share):
+  rng = np.random.default_rng(0)
+  mask = jnp.asarray(rng.random((4, 7)) < share)
+  x, w = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((4, 7, 3), 3))
+  cost = jnp.asarray(rng.normal(size=(4, 7)), jnp.float32)
+
+  def sums(w, apart):
+    def function(x):
+      return jnp.tanh(x * w[None, None]).sum(-1) + 1
+
+    if apart:
+      found = places.at_first(function, mask, x, pool=2)
+    else:
+      found = jnp.where(mask, function(x), 0)
+    return (found * cost).sum(), found
+
+  run = jax.jit(jax.value_and_grad(sums, has_aux=True), static_argnums=1)
+  (_, plain), gradient = run(w, False)
+  (_, found), other = run(w, True)
+  np.testing.assert_allclose(found, plain, rtol=1e-6)
+  np.testing.assert_allclose(other, gradient, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_pooled_rows_go_through_the_network_as_all_do(monkeypatch, shared):
+  rng = np.random.default_rng(1)
+
+  def normal(*shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+  counts = (3, 5) if shared else (5,)
+  layers = [{"v": normal(6, 2), "u": normal(2, 6), "bias": normal(6)}]
+  layers.append({name: normal(*v.shape) for name, v in layers[0].items()})
+  for layer in layers if shared else ():
+    layer |= {"scale": normal(2, 6), "shift": normal(2, 6)}
+  changes = [(normal(4, 6), normal(4, 6)) for _ in layers]
+  rows = [normal(4, count, 6) for count in counts]
+  masks = [jnp.asarray(rng.random((4, count)) < 0.4) for count in counts]
+
+  def total(layers, changes, pool):
+    monkeypatch.setattr(places, "pool_size", lambda _: pool)
+    out = row_network.run(layers, rows, masks, changes, True, False)
+    kept = [
+      jnp.where(mask[..., None], each, 0)
+      for each, mask in zip(out, masks, strict=True)
+    ]
+    return sum((each**2).sum() for each in kept), kept
+
+  run = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
+  whole, pooled = run(layers, changes, 1), run(layers, changes, 2)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+    whole,
+    pooled,
+  )
 
 
 def _sides():

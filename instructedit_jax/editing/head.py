@@ -90,3 +90,22 @@ def answer_loss(logits: jax.Array, labels: jax.Array) -> PlaceLoss:
   token = jax.lax.broadcasted_iota(labels.dtype, logits.shape, logits.ndim - 1)
   slope = jnp.where(token == labels[..., None], slope - 1, slope)
   return (total - chosen)[..., 0], slope, likeliest(logits)
+
+
+def divergence(
+  base: jax.Array, edited: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """KL(base || edited) at every place, and its derivative by `edited`.
+
+  Args:
+    base, edited: logits [..., V].
+
+  Returns:
+    the divergence [...] in nats, and [..., V].
+  """
+  base_sum = jax.nn.logsumexp(base, -1, keepdims=True)
+  edited_sum = jax.nn.logsumexp(edited, -1, keepdims=True)
+  chance = jnp.exp(base - base_sum)
+  cost = (chance * (base - edited)).sum(-1)
+  slope = jnp.exp(edited - edited_sum) - chance
+  return cost + (edited_sum - base_sum)[..., 0], slope

@@ -16,12 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from instructedit_jax.editing import places
+from instructedit_jax.editing import head, places
 from instructedit_jax.editing.prefix import PrefixCache, State
 from instructedit_jax.editing.rows import Array, Rows, rows_of
 from instructedit_jax.editing.sequences import Scored, bucket, fill, pack
 from instructedit_jax.models.language_model import LanguageModel
-from instructedit_jax.models.likeliest import likeliest
 
 _ROWS = 16
 _TOKENS = (128, 256, 512)
@@ -175,32 +174,18 @@ def _scores(
   labels, mask = jnp.asarray(rows.labels), jnp.asarray(rows.mask)
   base = jnp.asarray(final, dtype)
 
-  def chance(logits: jax.Array, total: jax.Array, label: jax.Array) -> Any:
-    return (jnp.take_along_axis(logits, label[..., None], -1) - total)[..., 0]
-
   def unedited(base: jax.Array, label: jax.Array) -> Prediction:
-    logits = model.logits(base)
-    total = jax.nn.logsumexp(logits, -1, keepdims=True)
-    before, log_p = likeliest(logits), chance(logits, total, label)
-    return Prediction(
-      label, before, before, log_p, log_p, jnp.zeros_like(log_p)
-    )
+    loss, _, before = head.answer_loss(model.logits(base), label)
+    return Prediction(label, before, before, -loss, -loss, jnp.zeros_like(loss))
 
   def both(base: jax.Array, last: jax.Array, label: jax.Array) -> Prediction:
     old, new = model.logits(base), model.logits(last)
-    old_sum = jax.nn.logsumexp(old, -1, keepdims=True)
-    new_sum = jax.nn.logsumexp(new, -1, keepdims=True)
-    divergence = (jnp.exp(old - old_sum) * (old - new)).sum(-1)
-    divergence = divergence + (new_sum - old_sum)[..., 0]
-    return Prediction(
-      label,
-      likeliest(old),
-      likeliest(new),
-      chance(old, old_sum, label),
-      chance(new, new_sum, label),
-      # Rounding may take it a hair below zero.
-      jnp.maximum(divergence, 0.0),
-    )
+    old_loss, _, before = head.answer_loss(old, label)
+    new_loss, _, after = head.answer_loss(new, label)
+    change, _ = head.divergence(old, new)
+    # Rounding may take a divergence a hair below zero.
+    change = jnp.maximum(change, 0.0)
+    return Prediction(label, before, after, -old_loss, -new_loss, change)
 
   if edit is None:
     return places.at_real(unedited, mask, base, labels)

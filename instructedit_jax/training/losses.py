@@ -101,13 +101,8 @@ def keep_loss(base: jax.Array, edited: jax.Array) -> head.PlaceLoss:
     the divergence [...] in nats, its derivative with respect to `edited`
     [..., V], and bool [...].
   """
-  base_sum = jax.nn.logsumexp(base, -1, keepdims=True)
-  edited_sum = jax.nn.logsumexp(edited, -1, keepdims=True)
-  chance = jnp.exp(base - base_sum)
-  cost = (chance * (base - edited)).sum(-1)
-  divergence = cost + (edited_sum - base_sum)[..., 0]
-  slope = jnp.exp(edited - edited_sum) - chance
-  return divergence, slope, likeliest(base) == likeliest(edited)
+  value, slope = head.divergence(base, edited)
+  return value, slope, likeliest(base) == likeliest(edited)
 
 
 def edit_loss(
