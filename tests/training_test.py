@@ -184,6 +184,25 @@ def test_sharded_step_equals_unsharded(model, method):
   assert min(jax.tree.leaves(same), default=1.0) == 1.0
 
 
+@pytest.mark.parametrize("method", list(metalearned.METHODS))
+def test_a_step_returns_the_types_it_was_given(model, method):
+  """Else its second call, with what the first returned, compiles again."""
+  config = tiny.config(method)
+  batch = _first(Episodes(model, config, load_records(config)))
+  run, state = _step(model, config)
+
+  def types(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+      jax.tree_util.keystr(at): (leaf.shape, leaf.dtype, leaf.weak_type)
+      for at, leaf in leaves
+    }
+
+  given = jax.eval_shape(lambda state: state, state)
+  returned, _ = jax.eval_shape(run, state, model.params, batch)
+  assert types(returned) == types(given)
+
+
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_first_edits_already_descend(model, rounds):
   """A small step of the untrained editor lowers each request's loss."""

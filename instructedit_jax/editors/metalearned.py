@@ -147,7 +147,9 @@ def init(
   rates = jnp.ones((config.rounds, len(matrices)))
   params = {"network": network, "rates": rates}
   if config.ridge:
-    strength = jnp.log(jnp.asarray(config.ridge))
+    # Not weakly typed, as a lone number would be: the step returns strong ones
+    # and would be compiled again for them.
+    strength = jnp.log(config.ridge * jnp.ones(()))
     params["ridge"] = dict.fromkeys(matrices, strength)
   if config.conditioned:
     params["conditioner"] = conditioner_lib.init(
