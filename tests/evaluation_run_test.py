@@ -9,8 +9,11 @@ import sys
 import pytest
 
 from instructedit_jax import report
+from instructedit_jax.editors.base import Request
+from instructedit_jax.editors.trained import TrainedEditor
 from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation import Options, Row, chunks
+from instructedit_jax.evaluation.kept import Kept
 from instructedit_jax.evaluation.results import RecordResult, Results
 from instructedit_jax.evaluation.run import run
 from instructedit_jax.evaluation.settings import Settings
@@ -120,6 +123,53 @@ def test_an_interrupted_run_keeps_what_it_had(
   again = run(settings)
   assert asked == ["bare", "instructed", "instructed"]
   assert [r.rows() for r in again] == [r.rows() for r in finished[1][2:]]
+
+
+def test_an_edit_is_made_once_for_all_query_styles(
+  folder, finished, tmp_path, monkeypatch
+):
+  made = []
+  propose = TrainedEditor.propose_each
+
+  def counted(self, model, requests, cache=None):
+    made.append([request.prompt for request in requests])
+    return propose(self, model, requests, cache)
+
+  monkeypatch.setattr(TrainedEditor, "propose_each", counted)
+  results = run(_settings(folder, tmp_path, editors=(str(folder),)))
+  assert [r.query for r in results] == ["bare", "instructed"]
+  assert len(made) == 1
+  # Those of a run whose edits were not kept (one query style at a time).
+  for query, got in zip(("bare", "instructed"), results, strict=True):
+    out = tmp_path / query
+    alone = run(
+      _settings(folder, out, editors=(str(folder),), queries=(query,))
+    )
+    assert alone[0].records == got.records
+  assert len(made) == 3
+
+
+def test_edits_are_kept_as_often_as_asked_for_and_no_longer():
+  model = tiny.model()
+  inner, calls = tiny.editor(model, "mend"), []
+
+  class Counted:
+    def propose_each(self, model, requests, cache=None):
+      calls.append(requests)
+      return inner.propose_each(model, requests, cache)
+
+  first, second = ([Request("The sky is", to)] for to in ("green", "red"))
+  kept = Kept(Counted(), times=2)
+  edits = [kept.propose_each(model, first) for _ in range(3)]
+  assert edits[0] is edits[1]
+  assert len(calls) == 2
+  assert edits[2] is not edits[0]  # asked for a third time: made again
+  assert kept.propose_each(model, second) is not edits[2]
+  small = Kept(Counted(), times=2, max_bytes=0)
+  calls.clear()
+  for _ in range(2):
+    small.propose_each(model, first)
+  assert len(calls) == 2  # no room: made each time
 
 
 def test_a_damaged_chunk_is_made_again(folder, tmp_path):

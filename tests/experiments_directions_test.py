@@ -118,7 +118,8 @@ def _close(a, b):
 def test_stages_are_what_they_are_called(model):
   editor = tiny.editor(model, "instructedit")
   stages = ("whitened", "pseudo", "update")
-  found = {s: _dense(updates(model, editor, _requests(), s)) for s in stages}
+  made = updates(model, editor, _requests(), stages)
+  found = {stage: _dense(each) for stage, each in made.items()}
   # An untrained network is the identity, and without statistics so is
   # whitening; the editor's one step is downhill along the gradient.
   _close(found["pseudo"], found["whitened"])
@@ -133,8 +134,8 @@ def test_stages_are_what_they_are_called(model):
 def test_instructions_of_equal_text_give_equal_directions(model):
   editor = tiny.editor(model, "instructedit_text")
   pair = [Request("S is", "a", Instruction("t", text)) for text in ("x", "x")]
-  made = updates(model, editor, [*pair, Request("S is", "a")], "pseudo")
-  for u in made.u.values():
+  made = updates(model, editor, [*pair, Request("S is", "a")], ["pseudo"])
+  for u in made["pseudo"].u.values():
     np.testing.assert_array_equal(u[0], u[1])
     assert not np.allclose(u[0], u[2])
 
@@ -146,9 +147,8 @@ def test_rows_of_the_instruction_can_be_left_out(model):
   editor = dataclasses.replace(
     tiny.editor(model), config=config, params=params, statistics=statistics
   )
-  whole, answer = (
-    updates(model, editor, _requests(), stage) for stage in ("pseudo", "answer")
-  )
+  made = updates(model, editor, _requests(), ["pseudo", "answer"])
+  whole, answer = made["pseudo"], made["answer"]
   first, last = next(iter(whole.u)), list(whole.u)[-1]
   told = len(TOLD.prefix().rstrip())  # a token is a byte
   assert not answer.u[first][:, :told].any()

@@ -17,6 +17,7 @@ from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation import protocol
 from instructedit_jax.evaluation.baseline import Baseline
 from instructedit_jax.evaluation.independent import BASE, evaluate
+from instructedit_jax.evaluation.kept import Kept
 from instructedit_jax.evaluation.options import Options
 from instructedit_jax.evaluation.results import Results
 from instructedit_jax.evaluation.settings import Settings
@@ -33,7 +34,8 @@ class Chunk:
 
   Attributes:
     task, label, query: label is the editor's name in tables.
-    editor: None for the unedited model.
+    editor: shared by the query styles; None for the unedited model.
+    told: whether the editor gets the instruction.
     baseline: holds the model.
     records: of the task.
     path: where its results are kept.
@@ -43,7 +45,8 @@ class Chunk:
   task: str
   label: str
   query: str
-  editor: UsableEditor | None
+  editor: Kept | None
+  told: bool
   baseline: Baseline
   records: list[Record]
   path: pathlib.Path
@@ -73,7 +76,7 @@ class Chunk:
       progress=progress,
     )
     results.editor = self.label
-    if isinstance(self.editor, Untold):
+    if self.editor is not None and not self.told:
       results.records = [
         dataclasses.replace(record, instruction="")
         for record in results.records
@@ -120,6 +123,9 @@ def chunks_of(
   for task, mine in records.items():
     for label, editor in editors.items():
       baseline = baselines[label]
+      kept = None
+      if editor is not None:
+        kept = Kept(editor, len(settings.queries))
       for query in settings.queries:
         parts = {
           "model": protocol.model_stamp(baseline.model),
@@ -130,7 +136,10 @@ def chunks_of(
         path /= _file_name(f"{task}.{label}.{query}.json")
         stamp = protocol.stamp(settings.options, query, parts)
         found.append(
-          Chunk(task, label, query, editor, baseline, mine, path, stamp)
+          Chunk(
+            *(task, label, query, kept, settings.told, baseline, mine),
+            *(path, stamp),
+          )
         )
   return found
 

@@ -39,6 +39,8 @@ STAGES = ("gradient", "whitened", "pseudo", "answer", "update")
 # Of editors without a hypernetwork of MEND's form.
 OTHERS = ("gradient", "update")
 _BATCH = 16
+# name -> x [B, R, n], and name -> delta [B, R, m].
+Sides = tuple[dict[str, Any], dict[str, Any]]
 
 
 class Updates(NamedTuple):
@@ -57,37 +59,53 @@ def updates(
   model: LanguageModel,
   editor: TrainedEditor,
   requests: Sequence[Request],
-  stage: str,
+  stages: Sequence[str],
   cache: PrefixCache | None = None,
-) -> Updates:
-  """The updates of every request at one of `STAGES`.
+) -> dict[str, Updates]:
+  """The updates of every request at each of some `STAGES`.
 
   Raises:
     UserError: another model, or a prompt that is too long.
   """
   editor.check(model)
   cache = PrefixCache(model) if cache is None else cache
-  parts = []
+  parts: dict[str, list[Any]] = {stage: [] for stage in stages}
   for start in range(0, len(requests), _BATCH):
     batch = list(requests[start : start + _BATCH])
-    if stage == "update":
-      edit = editor.propose_each(model, batch, cache)
-      found: Any = (edit.u, edit.v)
-    else:
-      rows, condition = editor.inputs(model, batch, cache)
-      told = np.zeros(len(rows.hidden), np.int32)
-      for i, request in enumerate(batch):
-        if request.instruction is not None and stage == "answer":
-          told[i] = len(instruction_sequence(model, request.instruction).tokens)
-      found = _stage(
-        *(editor.config, stage, model.graph, model.params, editor.params),
-        *(editor.statistics, rows, condition, told),
-      )
     count = len(batch)
-    parts.append(
-      [{k: np.asarray(x)[:count] for k, x in side.items()} for side in found]
+    for stage, found in _batch(model, editor, batch, stages, cache).items():
+      sides = [{k: np.asarray(x)[:count] for k, x in s.items()} for s in found]
+      parts[stage].append(sides)
+  return {
+    stage: Updates(*(_joined([part[i] for part in mine]) for i in range(2)))
+    for stage, mine in parts.items()
+  }
+
+
+def _batch(
+  model: LanguageModel,
+  editor: TrainedEditor,
+  batch: Sequence[Request],
+  stages: Sequence[str],
+  cache: PrefixCache,
+) -> dict[str, Sides]:
+  """Both sides of the factors at each stage; rows of padding at the end."""
+  found: dict[str, Sides] = {}
+  early = tuple(stage for stage in stages if stage != "update")
+  if early:
+    rows, condition = editor.inputs(model, batch, cache)
+    told = np.zeros(len(rows.hidden), np.int32)
+    for i, request in enumerate(batch):
+      if request.instruction is not None:
+        told[i] = len(instruction_sequence(model, request.instruction).tokens)
+    found |= _early(
+      *(editor.config, early, model.graph, model.params, editor.params),
+      *(editor.statistics, rows, condition, told),
     )
-  return Updates(*(_joined([part[i] for part in parts]) for i in range(2)))
+  if "update" in stages:
+    edit = editor.propose_each(model, batch, cache)
+    found["update"] = (edit.u, edit.v)
+  return found
 
 
 def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -110,9 +128,9 @@ def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _stage(
+def _early(
   config: EditorConfig,
-  stage: str,
+  stages: tuple[str, ...],
   graph: nnx.GraphDef,
   weights: nnx.State,
   params: metalearned.Params,
@@ -120,27 +138,38 @@ def _stage(
   rows: Rows,
   condition: Condition,
   told: jax.Array,
-) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-  """Factors x and delta of every matrix, masked rows zero."""
+) -> dict[str, Sides]:
+  """Factors x and delta of every matrix, masked rows zero; one gradient."""
   model = nnx.merge(graph, weights)
-  factors, _ = metalearned.edit_factors(model, rows, config.rows)
-  if stage == "answer" and config.rows == "all":
-    last = f"{model.config.blocks - 1}."
-    factors = _without(factors, told, last)
-  if stage == "gradient":
-    return _zeroed(factors)
   matrices = metalearned.shapes(model.config)
-  seen = hypernetwork.by_matrix(statistics, matrices, config.network)
-  white = hypernetwork.whiten(seen, config.network, factors)
-  if stage == "whitened":
-    return _zeroed(white)
   # One round as it is, but for the step sizes and what mixes rows.
   plain = dataclasses.replace(config, rounds=1, ridge=0.0, rate=-1.0)
   ones = jnp.ones((1, len(matrices)))
-  edit = metalearned.propose_round(
-    {**params, "rates": ones}, statistics, plain, matrices, factors, condition
-  )
-  return edit.u, edit.v
+
+  def pseudo(factors: Factors) -> Sides:
+    edit = metalearned.propose_round(
+      {**params, "rates": ones}, statistics, plain, matrices, factors, condition
+    )
+    return edit.u, edit.v
+
+  def whitened(factors: Factors) -> Sides:
+    seen = hypernetwork.by_matrix(statistics, matrices, config.network)
+    return _zeroed(hypernetwork.whiten(seen, config.network, factors))
+
+  def answer(factors: Factors) -> Sides:
+    if config.rows == "all":
+      last = f"{model.config.blocks - 1}."
+      factors = _without(factors, told, last)
+    return pseudo(factors)
+
+  made = {
+    "gradient": _zeroed,
+    "whitened": whitened,
+    "pseudo": pseudo,
+    "answer": answer,
+  }
+  factors, _ = metalearned.edit_factors(model, rows, config.rows)
+  return {stage: made[stage](factors) for stage in stages}
 
 
 def _without(factors: Factors, told: jax.Array, last: str) -> Factors:
@@ -153,9 +182,7 @@ def _without(factors: Factors, told: jax.Array, last: str) -> Factors:
   return factors._replace(mask=mask)
 
 
-def _zeroed(
-  factors: Factors,
-) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+def _zeroed(factors: Factors) -> Sides:
   def side(values: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return {
       name: jnp.where(factors.mask[name][..., None], value, 0)

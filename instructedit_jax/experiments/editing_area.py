@@ -34,7 +34,7 @@ from instructedit_jax.evaluation import protocol
 from instructedit_jax.evaluation.chunks import write_json
 from instructedit_jax.evaluation.options import Options
 from instructedit_jax.experiments import gram, natural, pictures
-from instructedit_jax.experiments.directions import OTHERS, updates
+from instructedit_jax.experiments.directions import OTHERS, Updates, updates
 from instructedit_jax.experiments.embedding import tsne
 from instructedit_jax.experiments.entrants import entrants
 from instructedit_jax.experiments.separation import Separation, separation
@@ -105,9 +105,10 @@ def run(setup: Setup) -> None:
       )
       for told in tellings(setup, editor):
         logging.info("%s, seed %d, told %s", entrant.name, seed, told)
-        for stage in stages_of(setup, editor):
-          place = (entrant.name, seed, told, stage)
-          mine, cosine = areas_of(setup, (model, editor, cache), records, place)
+        place = (entrant.name, seed, told)
+        means = (model, editor, cache)
+        made = areas_of(setup, means, records, place)
+        for stage, (mine, cosine) in made.items():
           areas += mine
           if seed == 0 and stage == setup.config.pictured:
             title = f"{entrant.name}, told {told}"
@@ -151,10 +152,10 @@ def areas_of(
   setup: Setup,
   means: tuple[LanguageModel, TrainedEditor, PrefixCache],
   records: Sequence[Record],
-  place: tuple[str, int, str, str],
-) -> tuple[list[Area], np.ndarray]:
-  """Numbers of one stage, under each labelling that there is, and cosines."""
-  name, seed, told, stage = place
+  place: tuple[str, int, str],
+) -> dict[str, tuple[list[Area], np.ndarray]]:
+  """stage -> numbers under each labelling that there is, and cosines."""
+  told = place[-1]
   options = natural.options(told, setup.pools)
   instructions = [options.instruction_of(record) for record in records]
   requests = [
@@ -162,18 +163,27 @@ def areas_of(
     for record, instruction in zip(records, instructions, strict=True)
   ]
   model, editor, cache = means
-  made = updates(model, editor, requests, stage, cache)
-  grams = {
-    matrix: gram.inner_products(made.u[matrix], made.v[matrix])
-    for matrix in made.u
-  }
-  del made
-  cosine = {matrix: gram.cosines(each) for matrix, each in grams.items()}
-  whole = np.mean(list(cosine.values()), 0)
   labels = {"record": np.array([record.task for record in records])}
   if told.startswith("shuffled"):
     drawn = [each.task for each in instructions if each is not None]
     labels["instruction"] = np.array(drawn)
+  stages = stages_of(setup, editor)
+  made = updates(model, editor, requests, stages, cache)
+  return {s: areas_at((*place, s), made.pop(s), labels) for s in stages}
+
+
+def areas_at(
+  place: tuple[str, int, str, str],
+  made: Updates,
+  labels: Mapping[str, np.ndarray],
+) -> tuple[list[Area], np.ndarray]:
+  """The numbers of one stage under each labelling, and the mean cosines."""
+  grams = {
+    matrix: gram.inner_products(made.u[matrix], made.v[matrix])
+    for matrix in made.u
+  }
+  cosine = {matrix: gram.cosines(each) for matrix, each in grams.items()}
+  whole = np.mean(list(cosine.values()), 0)
   tasks = labels["record"]
   norms = {
     str(task): {
@@ -182,6 +192,7 @@ def areas_of(
     }
     for task in np.unique(tasks)
   }
+  name, seed, told, stage = place
   areas = [
     Area(
       *(name, seed, told, stage, label),

@@ -43,7 +43,7 @@ def update_norms(setup: Setup, entrants: Sequence[Entrant]) -> Norms:
         Request(r.prompt, r.target, options.instruction_of(r))
         for r in records[: setup.limit or None]
       ]
-      made = updates(model, editor, requests, "pseudo", cache)
+      made = updates(model, editor, requests, ["pseudo"], cache)["pseudo"]
       squares = [
         gram.norms(gram.inner_products(made.u[m], made.v[m])) ** 2
         for m in made.u

@@ -1,0 +1,89 @@
+"""An editor whose edits are kept while several query styles ask of them."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from instructedit_jax.editing.prefix import PrefixCache
+from instructedit_jax.editors.base import Request
+from instructedit_jax.editors.catalogue import UsableEditor
+from instructedit_jax.models.language_model import LanguageModel
+
+
+@dataclasses.dataclass
+class _Held:
+  """Edits of one batch, how often they may still be asked for, their size."""
+
+  edit: Any
+  left: int
+  size: int
+
+
+class Kept:
+  """Another editor, which is asked once for what is wanted several times.
+
+  An edit does not depend on how the edited model is questioned, and for
+  fine-tuning it is what takes the time.
+
+  Args:
+    inner: proposes the edits.
+    times: how often each batch of requests will be asked for.
+    max_bytes: of edits in the device's memory; those that no longer fit are
+      proposed again.
+  """
+
+  def __init__(self, inner: UsableEditor, times: int, max_bytes: int = 1 << 30):
+    self.inner, self._times = inner, times
+    self._free = max_bytes
+    self._held: dict[Any, _Held] = {}
+
+  @property
+  def name(self) -> str:
+    """That of the editor itself."""
+    return self.inner.name
+
+  @property
+  def suffix(self) -> int:
+    """Editable blocks that the model must be loaded with."""
+    return self.inner.suffix
+
+  @property
+  def details(self) -> Mapping[str, Any]:
+    """Those of the editor itself."""
+    return self.inner.details
+
+  def check(self, model: LanguageModel) -> None:
+    """Raises a UserError unless the editor can edit `model`."""
+    self.inner.check(model)
+
+  def propose_each(
+    self,
+    model: LanguageModel,
+    requests: Sequence[Request],
+    cache: PrefixCache | None = None,
+  ) -> Any:
+    """The editor's edits of these requests, kept or made now."""
+    key = (model.fingerprint, tuple(requests))
+    held = self._held.get(key)
+    if held is not None:
+      held.left -= 1
+      if not held.left:
+        self._free += self._held.pop(key).size
+      return held.edit
+    edit = self.inner.propose_each(model, requests, cache)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(edit))
+    if self._times > 1 and size <= self._free:
+      self._free -= size
+      self._held[key] = _Held(edit, self._times - 1, size)
+    return edit
+
+  def propose(
+    self,
+    model: LanguageModel,
+    requests: Sequence[Request],
+    cache: PrefixCache | None = None,
+  ) -> Any:
+    """The editor's one edit of all requests; not kept."""
+    return self.inner.propose(model, requests, cache)
