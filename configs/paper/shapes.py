@@ -33,6 +33,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     },
     "answer_rows": {"editor.ridge": 0.0, "editor.rounds": 1},
     "one_round": {"editor.rounds": 1},
+    "three_rounds": {"editor.rounds": 3},
+    "four_rounds": {"editor.rounds": 4},
     "no_ridge": {"editor.ridge": 0.0},
   }
   for name, values in changes.items():
