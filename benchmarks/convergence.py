@@ -7,11 +7,19 @@ prompts must keep the likeliest token at the last tokens, as many as the
 longest answer has. The released code, run for the purpose (SmolLM2-135M, these
 two tasks, rank 1920), reached 0.63 and 0.91 after 700 records.
 
+Ours is trained for that measure, as the released code is: edits from instructed
+prompts, which are asked again, and own locality prompts to be kept. What it has
+besides is ridge over an answer's rows and several rounds; each round mends what
+the last one left, so that there is little for the network to learn.
+
 The clock of ours runs over all that training does: compiling, computing prefix
-states, steps, and looking at the measure. PyTorch's time is 700 times its step
-as measured here, nothing else.
+states, steps, and looking at the measure (by a program that is compiled
+before, when the untrained editor is looked at). The second time another editor
+is trained by the same programs from the same states. PyTorch's time is 700
+times its step as measured here, nothing else.
 """
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +27,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import rows, steps
+from benchmarks import options, rows, steps
 from benchmarks.peer import language_model
 from benchmarks.rows import Row
 from benchmarks.timing import side_by_side
@@ -37,7 +45,7 @@ from instructedit_jax.training.data import Episodes, load_records
 
 EDIT_LOSS, LOCALITY, PEER_STEPS = 0.63, 0.91, 700
 # How often ours is looked at.
-_EVERY = 20
+_EVERY = 4
 
 
 class Measure:
@@ -98,13 +106,34 @@ class Measure:
     return found
 
 
+def run_config(tasks: Sequence[str], most: int) -> TrainConfig:
+  """Our training for the released measure."""
+  base = steps.variants(tasks, most)[steps.SHORT]
+  usual = steps.variants(tasks, most)[steps.DEFAULT]
+  return dataclasses.replace(
+    base,
+    editor=dataclasses.replace(
+      usual.editor, method="instructedit_text", rounds=4
+    ),
+    # Every episode asks the instructed prompt, too.
+    episode=dataclasses.replace(base.episode, instructed=1.0),
+    shape=dataclasses.replace(
+      base.shape, query_tokens=options.tokens(128), keep_positions=16
+    ),
+    loss=dataclasses.replace(base.loss, keep=5.0),
+    optimizer=dataclasses.replace(
+      base.optimizer, learning_rate=6e-4, warmup=most // 3
+    ),
+  )
+
+
 def measure(
   model: LanguageModel,
   peer: language_model.Peer,
   tasks: Sequence[str],
   most: int,
 ) -> list[Row]:
-  """One row: seconds of both.
+  """Two rows, the first training and another: seconds of both sides.
 
   Args:
     model, peer: the base model of each side.
@@ -114,59 +143,75 @@ def measure(
   released = steps.Released(model, tasks)
   program = released.in_torch(peer)
   step = side_by_side({"released": program}, 5)["released"].wall
-  config = steps.variants(tasks, most)[steps.DEFAULT]
+  config = run_config(tasks, most)
   episodes = Episodes(model, config, load_records(config))
   look = Measure(model, episodes.validation, config)
-  seconds, history = train(model, config, episodes, look)
-  reached = _good(history[-1])
-  title = f"training to edit loss {EDIT_LOSS}, locality {LOCALITY}"
-  return [
-    rows.latency(
-      title if reached else f"{title}: NOT reached",
-      seconds,
-      PEER_STEPS * step if reached else None,
-      "s",
-      steps=history[-1]["step"],
-      batch=config.batch_size,
-      reached=reached,
-      records=len(look),
-      history=history,
-      peer_step_s=step,
-      peer_is="700 x its measured step; its training is not run",
-      **released.lengths(),
+  train = Training(model, config, episodes, look)
+  found = []
+  for seed, title in enumerate(("", ", programs and states kept")):
+    seconds, history = train(seed)
+    reached = _good(history[-1])
+    title = f"training to edit loss {EDIT_LOSS}, locality {LOCALITY}{title}"
+    found.append(
+      rows.latency(
+        title if reached else f"{title}: NOT reached",
+        seconds,
+        PEER_STEPS * step if reached else None,
+        "s",
+        steps=history[-1]["step"],
+        batch=config.batch_size,
+        reached=reached,
+        records=len(look),
+        history=history,
+        peer_step_s=step,
+        peer_is="700 x its measured step; its training is not run",
+        **released.lengths(),
+      )
     )
-  ]
+  return found
 
 
-def train(
-  model: LanguageModel, config: TrainConfig, episodes: Episodes, look: Measure
-) -> tuple[float, list[dict[str, Any]]]:
-  """Seconds until the measure is good or the steps are over; and its course."""
-  rule = step_lib.optimizer(config.optimizer, config.steps)
-  state = step_lib.init_state(
-    jax.random.key(0), config.editor, model.config, rule
-  )
-  state = jax.tree.map(lambda leaf: leaf.copy(), state)
-  history = [_entry(0, 0.0, look(state))]
-  start = time.perf_counter()
-  step = jax.jit(
-    step_lib.make_train_step(
-      model.graph, config.editor, config.loss, model.config, rule
-    ),
-    donate_argnums=0,
-  )
-  batches = episodes.batches(0)
-  for number, batch in enumerate(batches, 1):
-    state, _ = step(state, model.params, batch)
-    if number % _EVERY and number < config.steps:
-      continue
-    found = look(state)
-    history.append(_entry(number, time.perf_counter() - start, found))
-    if _good(history[-1]):
-      break
-  seconds = time.perf_counter() - start
-  batches.close()  # type: ignore[attr-defined]
-  return seconds, history
+class Training:
+  """Our training until the measure is good or the steps are over."""
+
+  def __init__(
+    self,
+    model: LanguageModel,
+    config: TrainConfig,
+    episodes: Episodes,
+    look: Measure,
+  ):
+    self._model, self._config = model, config
+    self._episodes, self._look = episodes, look
+    self._rule = step_lib.optimizer(config.optimizer, config.steps)
+    self._step = jax.jit(
+      step_lib.make_train_step(
+        model.graph, config.editor, config.loss, model.config, self._rule
+      ),
+      donate_argnums=0,
+    )
+
+  def __call__(self, seed: int) -> tuple[float, list[dict[str, Any]]]:
+    """Seconds that an editor took, and its course."""
+    model, config = self._model, self._config
+    state = step_lib.init_state(
+      jax.random.key(seed), config.editor, model.config, self._rule
+    )
+    state = jax.tree.map(lambda leaf: leaf.copy(), state)
+    history = [_entry(0, 0.0, self._look(state))]
+    start = time.perf_counter()
+    batches = self._episodes.batches(0)
+    for number, batch in enumerate(batches, 1):
+      state, _ = self._step(state, model.params, batch)
+      if number % _EVERY and number < config.steps:
+        continue
+      found = self._look(state)
+      history.append(_entry(number, time.perf_counter() - start, found))
+      if _good(history[-1]):
+        break
+    seconds = time.perf_counter() - start
+    batches.close()  # type: ignore[attr-defined]
+    return seconds, history
 
 
 def _entry(

@@ -50,7 +50,7 @@ def measure(config: Any) -> dict[str, dict[str, float]]:
   jax.block_until_ready((state, metrics))
   process["a few steps"] = status("VmHWM")
   del batch, metrics, batches
-  found = {
+  found: dict[str, float] = {
     "between steps": live() - others,
     "arguments of a step": int(report.argument_size_in_bytes),
     "intermediate values": int(report.temp_size_in_bytes),

@@ -37,7 +37,7 @@ from instructedit_jax.models.language_model import LanguageModel, load_model
 
 _PARTS = ("speed", "convsent", "loss", "memory")
 _WHAT = flags.DEFINE_list("what", list(_PARTS), "Parts to measure.")
-_MAX_STEPS = flags.DEFINE_integer("max_steps", 160, "Of ours, to the loss.")
+_MAX_STEPS = flags.DEFINE_integer("max_steps", 16, "Of ours, to the loss.")
 
 
 def main(argv: Sequence[str]) -> None:
