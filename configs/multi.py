@@ -16,11 +16,11 @@ from instructedit_jax.training.config import default
 
 # Tokens and answer rows an edit may have: an instruction in front is long.
 METHODS = {
-  "mend": (40, 10),
-  "instructedit": (40, 10),
-  "instructedit_text": (120, 10),
-  "instructedit_views": (160, 20),
-  "ke": (40, 10),
+  "mend": (40, 20),
+  "instructedit": (40, 20),
+  "instructedit_text": (120, 20),
+  "instructedit_views": (170, 40),
+  "ke": (40, 20),
 }
 MODELS = {
   "smollm2-135m": "smollm2-135m",

@@ -24,8 +24,8 @@ POOL = 8
 # end in more padding.
 TURN = 40
 # Shares of a pool's answer rows that a program is made for, beside all of them:
-# of real edits' rows about half are real.
-SHARES = (0.5, 0.625)
+# facts have few, opinions many, and a batch of both is between.
+SHARES = (0.25, 0.4, 0.65)
 
 
 def pool_size(rows: int, devices: int | None = None) -> int:

@@ -29,10 +29,10 @@ class BatchShape:
   """
 
   edit_tokens: int = 40
-  edit_rows: int = 10
+  edit_rows: int = 20
   query_tokens: int = 176
   keep_positions: int = 22
-  edit_positions: int = 18
+  edit_positions: int = 44
 
 
 class Batch(NamedTuple):

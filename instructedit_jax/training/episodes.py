@@ -35,7 +35,8 @@ class EpisodeConfig:
   """How many queries of each sort, and how long.
 
   Attributes:
-    paraphrases: in-scope prompts in other words, besides the bare prompt.
+    paraphrases: in-scope prompts in other words, besides the bare prompt; of
+      opinions, other questions about the topic.
     own_locality: out-of-scope prompts of the record itself.
     near_locality: made-up prompts about other facts of the same subject.
     same_relation: the edited prompt with another subject in it.
@@ -47,6 +48,7 @@ class EpisodeConfig:
     variants: different sets of queries a record has; a later visit repeats
       one, whose prefix states are known. 0: every visit draws afresh.
     target_tokens: answer tokens an edit may have; longer answers are cut.
+    reply_tokens: scored tokens of another reply about an opinion's topic.
     locality_tokens: answer tokens scored of an out-of-scope prompt.
   """
 
@@ -58,7 +60,8 @@ class EpisodeConfig:
   continuations: int = 1
   instructed: float = 0.1
   variants: int = 3
-  target_tokens: int = 10
+  target_tokens: int = 20
+  reply_tokens: int = 10
   locality_tokens: int = 4
 
 
@@ -176,15 +179,22 @@ class EpisodeMaker:
   def _opinions(
     self, record: Record, rng: np.random.Generator
   ) -> list[tuple[Kind, Scored]]:
-    """A reply of the wanted sentiment, and one of the other to avoid."""
+    """The reply to other questions; one to avoid, and one of its sentiment."""
     talk = record.conversation
     assert talk is not None
-    queries = []
-    for kind, replies in ((Kind.EDIT, talk.same), (Kind.AVOID, talk.opposite)):
+
+    def question() -> str:
+      return talk.questions[int(rng.integers(len(talk.questions)))]
+
+    queries = [
+      (Kind.EDIT, self._scored(question(), record.target))
+      for _ in range(self.config.paraphrases)
+    ]
+    limit = self.config.reply_tokens
+    for kind, replies in ((Kind.AVOID, talk.opposite), (Kind.EDIT, talk.same)):
       if replies:
-        question = talk.questions[int(rng.integers(len(talk.questions)))]
         reply = replies[int(rng.integers(len(replies)))]
-        queries.append((kind, self._scored(question, reply)))
+        queries.append((kind, self._score(question(), reply, limit)))
     return queries
 
   def _out_of_scope(
