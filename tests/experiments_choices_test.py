@@ -6,11 +6,10 @@ import pytest
 
 from instructedit_jax.editors.base import Request
 from instructedit_jax.errors import UserError
-from instructedit_jax.evaluation import Options
+from instructedit_jax.evaluation import Options, natural
 from instructedit_jax.evaluation.chunks import chunks_of
 from instructedit_jax.evaluation.settings import Settings
 from instructedit_jax.evaluation.untold import Untold
-from instructedit_jax.experiments import natural
 from instructedit_jax.models.language_model import load_model
 from instructedit_jax.tasks.instructions import (
   POOLS,
@@ -68,9 +67,9 @@ def test_pools_of_a_file_are_used_and_stamped():
 
 
 def test_natural_sentences_name_no_task():
-  told = natural.options("natural:1", POOLS).instruction_of(tiny.record(0))
+  told = _of("natural:1", tiny.record(0))
   assert told == Instruction("custom", natural.SENTENCES["counterfact"][1])
-  said = natural.options("natural:0", POOLS).instruction_of(tiny.opinion(0))
+  said = _of("natural:0", tiny.opinion(0))
   assert "[" not in said.description
   assert tiny.opinion(0).conversation.wanted in said.description
   assert tiny.opinion(0).subject in said.description
@@ -83,22 +82,21 @@ def test_natural_sentences_name_no_task():
   assert known.isdisjoint(mine)
 
 
-def test_other_choices_are_passed_on_with_their_pools():
-  pools = {"counterfact": InstructionPool("counterfact", ("Mine.",))}
-  options = natural.options("seen:0", pools, batch=3)
-  assert options == Options(instruction="seen:0", pools=pools, batch=3)
-  stamps = [
-    natural.options(choice, POOLS).protocol()
-    for choice in ("natural:0", "seen:0")
-  ]
+def test_the_protocol_says_which_sentences(monkeypatch):
+  stamps = [Options(instruction=f"natural:{k}").protocol() for k in (0, 1)]
   assert stamps[0]["instruction"] == "natural:0"
-  assert stamps[0]["pools_sha256"] != stamps[1]["pools_sha256"]
+  digests = [stamp["sentences_sha256"] for stamp in stamps]
+  assert digests[0] == digests[1]
+  monkeypatch.setitem(natural.SENTENCES, "zsre", ("Other words.",))
+  changed = Options(instruction="natural:0").protocol()
+  assert changed["sentences_sha256"] != digests[0]
+  assert "sentences_sha256" not in Options(instruction="seen:0").protocol()
 
 
 @pytest.mark.parametrize("choice", ["natural", "natural:x", "natural:99"])
 def test_sentences_that_do_not_exist_are_told(choice):
   with pytest.raises(UserError, match="natural:K"):
-    natural.options(choice, POOLS)
+    _of(choice, tiny.record(0))
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import pytest
 
 from instructedit_jax import app
 from instructedit_jax.errors import UserError
+from instructedit_jax.evaluation import natural
 from instructedit_jax.experiments import (
   case,
   entrants,
   instructions,
-  natural,
   statistics,
   table3,
 )

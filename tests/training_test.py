@@ -79,6 +79,23 @@ def test_conversations_ask_for_both_sentiments(model):
   assert record.conversation.wanted in episode.instruction.description
 
 
+def test_an_opinion_is_asked_under_other_questions(model):
+  config = tiny.config(tasks=(("convsent", 1.0),))
+  made = Episodes(model, config, load_records(config))
+  rng = np.random.default_rng(0)
+  asked = set()
+  for record in made.validation:
+    questions = record.conversation.questions
+    (_, bare), (kind, other), *_ = made._maker(record, rng).queries
+    assert kind is Kind.EDIT
+    assert other.labels == bare.labels
+    text = model.text.decode(other.tokens)
+    mine = [q for q in questions if text.startswith(q)]
+    assert mine
+    asked |= {q == record.prompt for q in mine}
+  assert False in asked
+
+
 def test_an_answer_is_given_once(model):
   """The distribution after the new answer is asked to stay as it was."""
   config = tiny.config(

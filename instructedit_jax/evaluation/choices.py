@@ -7,9 +7,10 @@
   other:K             seen:K of another task, always the same one, and its name
   shuffled:K          seen:K of a task drawn for each record, with its name
   none                no instruction at all
+  natural:K           a user's own words, without the task's name (`natural`)
 
-The last four tell what an instruction does by its meaning from what it does by
-being there.
+Those from `nonsense` to `none` tell what an instruction does by its meaning
+from what it does by being there.
 """
 
 import zlib
@@ -18,6 +19,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from instructedit_jax.errors import UserError
+from instructedit_jax.evaluation.natural import NATURAL, sentence
 from instructedit_jax.tasks import instructions
 from instructedit_jax.tasks.instructions import (
   LABEL,
@@ -61,6 +63,8 @@ def chosen(
   if choice == NAME:
     return Instruction(record.task, "")
   kind, _, number = choice.partition(":")
+  if kind == NATURAL:
+    return sentence(record, number)
   if kind not in ("nonsense", "other", "shuffled"):
     return instructions.fixed(record, choice, pools)
   if not number.isdecimal():

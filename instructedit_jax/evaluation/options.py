@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from instructedit_jax.errors import UserError
+from instructedit_jax.evaluation import natural
 from instructedit_jax.evaluation.choices import NONE as NONE
 from instructedit_jax.evaluation.choices import chosen
 from instructedit_jax.metrics import generated, summary
@@ -88,6 +89,8 @@ class Options:
     how = f"top-{self.fluency_top_k} sampling, temperature 1"
     values = dataclasses.asdict(self)
     pools = json.dumps(values.pop("pools"), sort_keys=True)
+    if str(self.instruction).startswith(natural.NATURAL):
+      values["sentences_sha256"] = natural.digest()
     return {
       **values,
       "pools_sha256": hashlib.sha256(pools.encode()).hexdigest(),

@@ -33,7 +33,7 @@ from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation import protocol
 from instructedit_jax.evaluation.chunks import write_json
 from instructedit_jax.evaluation.options import Options
-from instructedit_jax.experiments import gram, natural, pictures
+from instructedit_jax.experiments import gram, pictures
 from instructedit_jax.experiments.directions import OTHERS, Updates, updates
 from instructedit_jax.experiments.embedding import tsne
 from instructedit_jax.experiments.entrants import entrants
@@ -156,7 +156,7 @@ def areas_of(
 ) -> dict[str, tuple[list[Area], np.ndarray]]:
   """stage -> numbers under each labelling that there is, and cosines."""
   told = place[-1]
-  options = natural.options(told, setup.pools)
+  options = Options(instruction=told, pools=setup.pools)
   instructions = [options.instruction_of(record) for record in records]
   requests = [
     Request(record.prompt, record.target, instruction)

@@ -15,7 +15,7 @@ instruction what was edited without.
 from collections.abc import Mapping, Sequence
 
 from instructedit_jax import figures
-from instructedit_jax.experiments import natural
+from instructedit_jax.evaluation import natural
 from instructedit_jax.experiments.compare import Difference, difference
 from instructedit_jax.experiments.entrants import Entrant, entrants
 from instructedit_jax.experiments.measuring import Measuring, Way

@@ -9,9 +9,9 @@ from typing import Any
 from absl import logging
 
 from instructedit_jax.errors import UserError
+from instructedit_jax.evaluation.options import Options
 from instructedit_jax.evaluation.run import run
 from instructedit_jax.evaluation.settings import Settings
-from instructedit_jax.experiments import natural
 from instructedit_jax.experiments.entrants import Entrant, is_base
 from instructedit_jax.experiments.setup import Setup
 from instructedit_jax.reports.folders import read_folders
@@ -23,7 +23,7 @@ class Way:
   """One way to evaluate.
 
   Attributes:
-    instruction: a choice of `evaluation.choices`, or of `natural`.
+    instruction: a choice of `evaluation.choices`.
     queries: styles.
     told: whether the editor gets the instruction too.
   """
@@ -88,9 +88,9 @@ class Measuring:
         limit=setup.limit or None,
         queries=way.queries,
         told=way.told,
-        options=natural.options(
-          way.instruction,
-          setup.pools,
+        options=Options(
+          instruction=way.instruction,
+          pools=setup.pools,
           free=config.free,
           free_limit=config.free_limit or None,
           fluency_limit=config.fluency_limit,

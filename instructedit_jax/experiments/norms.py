@@ -8,7 +8,8 @@ import numpy as np
 from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.trained import load_editor
-from instructedit_jax.experiments import gram, natural
+from instructedit_jax.evaluation.options import Options
+from instructedit_jax.experiments import gram
 from instructedit_jax.experiments.directions import updates
 from instructedit_jax.experiments.entrants import Entrant
 from instructedit_jax.experiments.setup import Setup
@@ -27,7 +28,7 @@ def update_norms(setup: Setup, entrants: Sequence[Entrant]) -> Norms:
   A record's norm is the root of the sum of squares over all editable matrices;
   of the first seed of each editor.
   """
-  options = natural.options(setup.config.instruction, setup.pools)
+  options = Options(instruction=setup.config.instruction, pools=setup.pools)
   models: dict[int, tuple[LanguageModel, PrefixCache]] = {}
   found: Norms = {}
   for entrant in entrants:

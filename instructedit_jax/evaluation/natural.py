@@ -2,17 +2,14 @@
 
 A description says what kind of change an edit is. These sentences ask for it in
 everyday words, and come, as from `edit --instruction`, without the task's name.
-No editor is trained with them. The choice "natural:K" means the Kth of a task;
-it is one of the experiments' own beside those of `evaluation.choices`.
+No editor is trained with them.
 """
 
-import dataclasses
-from collections.abc import Mapping
-from typing import Any
+import hashlib
+import json
 
 from instructedit_jax.editors.requests import CUSTOM
 from instructedit_jax.errors import UserError
-from instructedit_jax.evaluation.options import Options
 from instructedit_jax.tasks import instructions
 from instructedit_jax.tasks.instructions import Instruction, InstructionPool
 from instructedit_jax.tasks.record import Record
@@ -47,40 +44,23 @@ _POOLS = {
 }
 
 
-def options(
-  instruction: str, pools: Mapping[str, InstructionPool], **rest: Any
-) -> Options:
-  """Options of an evaluation.
-
-  Args:
-    instruction: "natural:K", or a choice of `evaluation.choices`.
-    pools: descriptions by task, for those choices.
-    **rest: other fields of `Options`.
+def sentence(record: Record, number: str) -> Instruction:
+  """The sentence of a record's task, its placeholders filled.
 
   Raises:
-    UserError: K is not a number, or there are not as many sentences.
+    UserError: the number is none, there are not as many sentences, or the
+      record's task has none.
   """
-  kind, _, number = instruction.partition(":")
-  if kind != NATURAL:
-    return Options(instruction=instruction, pools=pools, **rest)
   if not number.isdecimal() or int(number) >= COUNT:
     raise UserError(
-      f"instruction {instruction!r}: write {NATURAL}:K with K below {COUNT}"
+      f"instruction {f'{NATURAL}:{number}'!r}: write {NATURAL}:K with K below"
+      f" {COUNT}"
     )
-  # With its own pools, which the protocol's digest is of.
-  return _Natural(instruction=instruction, pools=_POOLS, **rest)
+  found = instructions.fixed(record, f"seen:{number}", _POOLS)
+  return Instruction(CUSTOM, found.description)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Natural(Options):
-  """Options whose instructions are the sentences above."""
-
-  def instruction_of(self, record: Record) -> Instruction:
-    """The sentence for one record, its placeholders filled.
-
-    Raises:
-      UserError: its task has no sentences.
-    """
-    number = str(self.instruction).partition(":")[2]
-    found = instructions.fixed(record, f"seen:{number}", self.pools)
-    return Instruction(CUSTOM, found.description)
+def digest() -> str:
+  """SHA-256 of all sentences."""
+  text = json.dumps(SENTENCES, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
