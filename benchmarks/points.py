@@ -80,7 +80,11 @@ def run(point: Point, repeats: int) -> dict[str, Any]:
 
 def _batch(model: LanguageModel, point: Point, size: int) -> Batch:
   shape = BatchShape(
-    edit_tokens=4 * point.rows, edit_rows=point.rows, query_tokens=point.tokens
+    edit_tokens=4 * point.rows,
+    edit_rows=point.rows,
+    query_tokens=point.tokens,
+    # The answer is asked for twice, as in real batches.
+    edit_positions=2 * point.rows,
   )
   return synthetic.batch(model.config, shape, size)
 
