@@ -1,0 +1,68 @@
+"""What an episode asks of the edited model."""
+
+import numpy as np
+import pytest
+
+from instructedit_jax.training.data import Episodes, load_records
+from instructedit_jax.training.episodes import EpisodeConfig, Kind
+from tests import tiny_run as tiny
+
+
+@pytest.fixture(scope="module")
+def model():
+  return tiny.model()
+
+
+def test_conversations_ask_for_both_sentiments(model):
+  config = tiny.config(tasks=(("convsent", 1.0),))
+  made = Episodes(model, config, load_records(config))
+  record = made.validation[0]
+  episode = made._maker(record, np.random.default_rng(0))
+  kinds = {kind for kind, _ in episode.queries}
+  assert kinds == {Kind.KEEP, Kind.EDIT, Kind.AVOID}
+  assert record.conversation.wanted in episode.instruction.description
+
+
+def test_an_opinion_is_asked_under_other_questions(model):
+  config = tiny.config(tasks=(("convsent", 1.0),))
+  made = Episodes(model, config, load_records(config))
+  rng = np.random.default_rng(0)
+  asked = set()
+  for record in made.validation:
+    questions = record.conversation.questions
+    (_, bare), (kind, other), *_ = made._maker(record, rng).queries
+    assert kind is Kind.EDIT
+    assert other.labels == bare.labels
+    text = model.text.decode(other.tokens)
+    mine = [q for q in questions if text.startswith(q)]
+    assert mine
+    asked |= {q == record.prompt for q in mine}
+  assert False in asked
+
+
+def test_an_answer_is_given_once(model):
+  """The distribution after the new answer is asked to stay as it was."""
+  config = tiny.config(
+    tasks=(("counterfact", 1.0),),
+    episode=EpisodeConfig(
+      own_locality=0,
+      near_locality=0,
+      same_relation=0,
+      other_locality=0,
+      continuations=2,
+      instructed=0,
+      locality_tokens=3,
+    ),
+  )
+  made = Episodes(model, config, load_records(config))
+  rng = np.random.default_rng(0)
+  for record in made.validation:
+    queries = made._maker(record, rng).queries
+    after = [query for kind, query in queries if kind is Kind.KEEP]
+    assert len(after) == 2
+    said = f"{record.prompt} {record.target}"
+    for query in after:
+      # The first scored position is that of the answer's last token.
+      read = len(query.tokens) - len(query.labels) + 1
+      assert model.text.decode(query.tokens[:read]) == said
+      assert 1 <= len(query.labels) <= 3
