@@ -24,8 +24,9 @@ POOL = 8
 # end in more padding.
 TURN = 40
 # Shares of a pool's answer rows that a program is made for, beside all of them:
-# facts have few, opinions many, and a batch of both is between.
-SHARES = (0.25, 0.4, 0.65)
+# facts have few, opinions many, and most batches of both are between. Each
+# share more costs memory: all branches keep values for the gradient.
+SHARES = (0.25, 0.45)
 
 
 def pool_size(rows: int, devices: int | None = None) -> int:
