@@ -108,8 +108,8 @@ class Measure:
 
 def run_config(tasks: Sequence[str], most: int) -> TrainConfig:
   """Our training for the released measure."""
-  base = steps.variants(tasks, most)[steps.SHORT]
-  usual = steps.variants(tasks, most)[steps.DEFAULT]
+  found = steps.variants(tasks, most)
+  base, usual = found[steps.SHORT], found[steps.DEFAULT]
   return dataclasses.replace(
     base,
     editor=dataclasses.replace(

@@ -1,7 +1,7 @@
 """An editor whose edits are kept while several query styles ask of them."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ import jax
 from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.catalogue import UsableEditor
+from instructedit_jax.evaluation.wrapped import Wrapped
 from instructedit_jax.models.language_model import LanguageModel
 
 
@@ -21,7 +22,7 @@ class _Held:
   size: int
 
 
-class Kept:
+class Kept(Wrapped):
   """Another editor, which is asked once for what is wanted several times.
 
   An edit does not depend on how the edited model is questioned, and for
@@ -35,28 +36,10 @@ class Kept:
   """
 
   def __init__(self, inner: UsableEditor, times: int, max_bytes: int = 1 << 30):
-    self.inner, self._times = inner, times
+    super().__init__(inner)
+    self._times = times
     self._free = max_bytes
     self._held: dict[Any, _Held] = {}
-
-  @property
-  def name(self) -> str:
-    """That of the editor itself."""
-    return self.inner.name
-
-  @property
-  def suffix(self) -> int:
-    """Editable blocks that the model must be loaded with."""
-    return self.inner.suffix
-
-  @property
-  def details(self) -> Mapping[str, Any]:
-    """Those of the editor itself."""
-    return self.inner.details
-
-  def check(self, model: LanguageModel) -> None:
-    """Raises a UserError unless the editor can edit `model`."""
-    self.inner.check(model)
 
   def propose_each(
     self,
@@ -78,12 +61,3 @@ class Kept:
       self._free -= size
       self._held[key] = _Held(edit, self._times - 1, size)
     return edit
-
-  def propose(
-    self,
-    model: LanguageModel,
-    requests: Sequence[Request],
-    cache: PrefixCache | None = None,
-  ) -> Any:
-    """The editor's one edit of all requests; not kept."""
-    return self.inner.propose(model, requests, cache)
