@@ -82,7 +82,19 @@ def start(wanted: bool | None = None) -> bool:
       " JAX_NUM_PROCESSES and JAX_PROCESS_ID in each process, or leave out"
       " --distributed"
     ) from error
+  _compile_anew_on_cpus()
   return True
+
+
+def _compile_anew_on_cpus() -> None:
+  """Leaves programs of several CPU processes out of the compile cache.
+
+  The first process alone writes and finds them there. XLA:CPU forgets in which
+  order the collectives of a stored program run (jaxlib 0.10), so the others,
+  which compiled it, would wait for another one than the first has sent.
+  """
+  if jax.process_count() > 1 and jax.default_backend() == "cpu":
+    jax.config.update("jax_enable_compilation_cache", False)
 
 
 @contextlib.contextmanager
