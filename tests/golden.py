@@ -8,9 +8,10 @@ line for each case and quantity and exits with 1 if anything differs, is not
 understood, or is missing.
 
 The error of an array is the largest difference over the largest magnitude, of a
-divergence over that of its log-probabilities (at least one). The tolerances are 1e-9 for float64, 1e-7 where a float64 result was stored in
-float32, and 1e-5 for float32: float32 and float64 runs of the published code
-differ by up to 3.4e-6.
+divergence over that of its log-probabilities (at least one). The tolerances
+are 1e-9 for float64, 1e-7 where a float64 result was stored in float32, and
+1e-5 for float32: float32 and float64 runs of the published code differ by up
+to 3.4e-6.
 """
 
 import argparse
