@@ -1,12 +1,18 @@
 """How an instruction acts on the hypernetwork.
 
-The instruction's tokens pass through the model's own prefix; their mean hidden
-state is a free sentence embedding. A small network turns it into changes of the
-hypernetwork's scales and shifts (feature-wise modulation, arXiv 1709.07871) and
-of the edit's learning rates. All of it starts at zero, and is zero without an
-instruction: then the editor is plain MEND.
+The instruction's tokens pass through the model's own prefix; their hidden
+states make a free sentence embedding (`pooled`). A small network turns it into
+changes of the hypernetwork's scales and shifts (feature-wise modulation, arXiv
+1709.07871) and of the edit's learning rates. All of it starts at zero, and is
+zero without an instruction: then the editor is plain MEND.
 
-Axes: B requests, D model width, C code, M matrices.
+Language models carry a few coordinates that are a hundred times larger than the
+others and the same in every sentence, and a first token that is larger still.
+Left as they are, 99 % of an embedding is the same for all instructions: hence
+`pooled` and the whitening by what training has seen.
+
+Axes: B requests, T tokens, D model width, I = 2 D of an embedding, C code,
+M matrices.
 """
 
 import dataclasses
@@ -15,10 +21,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from instructedit_jax.editing import statistics as stats
 from instructedit_jax.editors import hypernetwork
 
 Params = dict[str, Any]
+
+# The end of an instruction counts by itself: a mean over forty tokens hardly
+# shows what one sentence adds.
+_LAST = 8
+# Coordinates of tokens are about one: what varies less than this is noise.
+_FLOOR = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +46,27 @@ class ConditionerConfig:
 
   code: int = 64
   dropout: float = 0.3
+
+
+def size(width: int) -> int:
+  """I of a model of that width."""
+  return 2 * width
+
+
+def pooled(hidden: np.ndarray) -> np.ndarray:
+  """An instruction as one vector: the means of its tokens and of its last ones.
+
+  Args:
+    hidden: [T, D], prefix states of its tokens.
+
+  Returns:
+    float32 [I]; every token counts with a root mean square of one, the first,
+    which holds next to nothing but its size, does not.
+  """
+  tokens = hidden[1:] if len(hidden) > 1 else hidden
+  square = np.square(tokens).mean(-1, keepdims=True)
+  unit = tokens / np.sqrt(square + 1e-6)
+  return np.concatenate([unit.mean(0), unit[-_LAST:].mean(0)])
 
 
 def init(
@@ -53,11 +88,13 @@ def init(
     config: size of the code.
   """
 
+  inputs = size(width)
+
   def zeros(outputs: int) -> jax.Array:
     return jnp.zeros((config.code, outputs))
 
   return {
-    "code": jax.random.normal(key, (width, config.code)) / width**0.5,
+    "code": jax.random.normal(key, (inputs, config.code)) / inputs**0.5,
     "bias": jnp.zeros(config.code),
     "rates": zeros(matrices),
     "layers": {
@@ -71,21 +108,26 @@ def init(
 
 
 def apply(
-  params: Params, instruction_BD: jax.Array, given_B: jax.Array
+  params: Params,
+  moments: stats.Moments,
+  instruction_BI: jax.Array,
+  given_B: jax.Array,
 ) -> tuple[hypernetwork.Modulation, jax.Array]:
   """Changes of scales and shifts, and a factor on every learning rate.
 
   Args:
     params: from `init`.
-    instruction_BD: pooled prefix states of the instruction.
+    moments: of the instructions seen in training.
+    instruction_BI: the instructions, from `pooled`.
     given_B: bool; False hides the instruction.
 
   Returns:
     a modulation for `hypernetwork.apply`, and factors [B, M].
   """
-  size = jnp.square(instruction_BD).mean(-1, keepdims=True)
-  unit = instruction_BD * jax.lax.rsqrt(size + 1e-6)
-  code = jax.nn.gelu(unit @ params["code"] + params["bias"][None, :])
+  scale = stats.deviation(moments) + _FLOOR
+  plain = (instruction_BI - moments.mean[None, :]) / scale[None, :]
+  plain = jax.lax.stop_gradient(plain)
+  code = jax.nn.gelu(plain @ params["code"] + params["bias"][None, :])
   code = jnp.where(given_B[:, None], code, 0)
   modulation = jax.tree.map(lambda table: code @ table, params["layers"])
   return modulation, jnp.exp(code @ params["rates"])

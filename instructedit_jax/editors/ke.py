@@ -86,9 +86,10 @@ def fold(
   config: EditorConfig,
   model: DecoderConfig,
   seen: Seen,
+  condition: Condition,
 ) -> dict[str, Any]:
   """The statistics as they were: there are none."""
-  del config, model, seen
+  del config, model, seen, condition
   return statistics
 
 

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 
 from instructedit_jax.editing import factors as factors_lib
 from instructedit_jax.editing import head
+from instructedit_jax.editing import statistics as stats
 from instructedit_jax.editing.edits import LowRankEdit
 from instructedit_jax.editing.factors import Factors
 from instructedit_jax.editing.rows import Rows
@@ -39,6 +40,8 @@ from instructedit_jax.tasks.instructions import Instruction
 READS_TOKENS = False
 KE = "ke"
 BARE, INSTRUCTED = "bare", "instructed"
+# Statistics of the instructions, beside those of the matrices' rows.
+_SAID, _POOLED = "instruction", "pooled"
 # method -> (the prompts factors are taken of, is the network conditioned?)
 METHODS: dict[str, tuple[tuple[str, ...], bool]] = {
   "mend": ((BARE,), False),
@@ -55,7 +58,7 @@ class Condition(NamedTuple):
   """The instructions of B requests.
 
   Attributes:
-    instruction: float [B, D], pooled prefix states of each.
+    instruction: float [B, I] of each, from `conditioner.pooled`.
     given: bool [B], False where there is none.
     tokens: int32 [B, T], those of the requests' rows, where they are wanted.
   """
@@ -160,6 +163,8 @@ def init(
       config.network.depth,
       config.conditioner,
     )
+    empty = stats.empty(conditioner_lib.size(model.width))
+    statistics = statistics | {_SAID: {_POOLED: empty}}
   return params, statistics
 
 
@@ -196,11 +201,18 @@ def fold(
   config: EditorConfig,
   model: DecoderConfig,
   factors: Factors,
+  condition: Condition,
 ) -> hypernetwork.Statistics:
   """The statistics with those of a batch added."""
-  return hypernetwork.fold_factors(
+  folded = hypernetwork.fold_factors(
     statistics, shapes(model), config.network, factors
   )
+  if not config.conditioned:
+    return folded
+  said = stats.fold(
+    statistics[_SAID][_POOLED], condition.instruction, condition.given
+  )
+  return folded | {_SAID: {_POOLED: said}}
 
 
 def factors_and_answers(
@@ -283,7 +295,10 @@ def propose_round(
   modulation = None
   if config.conditioned:
     modulation, change = conditioner_lib.apply(
-      params["conditioner"], condition.instruction, condition.given
+      params["conditioner"],
+      statistics[_SAID][_POOLED],
+      condition.instruction,
+      condition.given,
     )
     rates = rates * change
   pseudo = hypernetwork.apply(

@@ -42,6 +42,7 @@ class Trainable(Protocol):
     config: EditorConfig,
     model: DecoderConfig,
     seen: Any,
+    condition: Condition,
     /,
   ) -> Any:
     """The statistics with those of a batch, as `look` gave it, added."""

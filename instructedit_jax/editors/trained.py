@@ -166,10 +166,10 @@ class TrainedEditor:
     rows = rows_of(packed, [cache(views) for views in edits], width)
     given = np.zeros(count, bool)
     given[: len(requests)] = [r.instruction is not None for r in requests]
-    pooled = np.zeros((count, width), np.float32)
+    said = np.zeros((count, conditioner.size(width)), np.float32)
     if told:
-      pooled[given] = [state.hidden.mean(0) for state in cache(told)]
-    return rows, Condition(pooled, given, packed.tokens)  # type: ignore[arg-type]
+      said[given] = [conditioner.pooled(state.hidden) for state in cache(told)]
+    return rows, Condition(said, given, packed.tokens)  # type: ignore[arg-type]
 
   def _views(self, model: LanguageModel, request: Request) -> list[Scored]:
     return [
@@ -187,7 +187,7 @@ class TrainedEditor:
 def instruction_sequence(
   model: LanguageModel, instruction: Instruction
 ) -> Scored:
-  """The tokens whose mean prefix state stands for an instruction."""
+  """The tokens whose prefix states stand for an instruction."""
   return unscored(model.text, instruction.prefix().rstrip())
 
 

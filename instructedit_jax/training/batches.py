@@ -13,6 +13,7 @@ import numpy as np
 from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editing.rows import Array, Rows, rows_of
 from instructedit_jax.editing.sequences import Packed, Scored, pack
+from instructedit_jax.editors.conditioner import pooled
 from instructedit_jax.training.episodes import Episode, Kind
 
 
@@ -45,7 +46,7 @@ class Batch(NamedTuple):
     weight: float32 [B, K + P], each position's share of its row's loss; the
       shares of one kind add up to 1 (or 0 where a row has none).
     avoid: bool [B, P], in-scope positions whose labels must become unlikely.
-    instruction: float32 [B, D], pooled prefix states of the instruction.
+    instruction: float32 [B, 2 D], the instructions, from `conditioner.pooled`.
     instructed: bool [B], whether the editor may see it.
     tokens: int32 [B, T], those of the requests' rows.
   """
@@ -146,14 +147,14 @@ class Batcher:
       if kept:
         final = np.concatenate(kept)
         base[b, : len(final)] = final
-    pooled = [state.hidden.mean(0) for state in self._cache(instructions)]
+    said = [pooled(state.hidden) for state in self._cache(instructions)]
     return Batch(
       rows_of(edit, [self._cache(row) for row in edits], self._width),
       rows_of(query, states, self._width),
       base,
       weight,
       avoid,
-      np.stack(pooled),
+      np.stack(said),
       np.asarray([episode.told for episode in episodes]),
       edit.tokens,
     )

@@ -136,11 +136,12 @@ def make_train_step(
     # Not for the factors: their probes look into the blocks.
     asked = remat_lib.rematerialised(decode, remat)
     seen, nll_B = method.look(decode, batch.edit, editor)
-    statistics = method.fold(state.statistics, editor, model, seen)
+    told = _told(batch)
+    statistics = method.fold(state.statistics, editor, model, seen, told)
 
     def objective(params: Params) -> tuple[jax.Array, Metrics]:
       edit = method.propose(
-        params, statistics, editor, decode, batch.edit, seen, _told(batch)
+        params, statistics, editor, decode, batch.edit, seen, told
       )
       return outer_loss(asked, edit, batch, loss)
 
