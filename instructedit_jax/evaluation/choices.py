@@ -8,6 +8,8 @@
   shuffled:K          seen:K of a task drawn for each record, with its name
   none                no instruction at all
   natural:K           a user's own words, without the task's name (`natural`)
+  CHOICE+wide:K       one of the above and how far the edit reaches: to every
+  CHOICE+verbatim:K   wording of the question, or to its own alone (`scopes`)
 
 Those from `nonsense` to `none` tell what an instruction does by its meaning
 from what it does by being there.
@@ -20,7 +22,7 @@ import numpy as np
 
 from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation.natural import NATURAL, sentence
-from instructedit_jax.tasks import instructions
+from instructedit_jax.tasks import instructions, scopes
 from instructedit_jax.tasks.instructions import (
   LABEL,
   TOPIC,
@@ -58,6 +60,13 @@ def chosen(
   Raises:
     UserError: no such choice, or there is no such description.
   """
+  choice, _, scope = choice.partition("+")
+  if scope:
+    told = chosen(record, choice, pools)
+    if told is None:
+      raise UserError(f"instruction {choice}+{scope}: a scope of nothing")
+    reach, _, number = scope.partition(":")
+    return scopes.stated(told, scopes.fixed(reach, number))
   if choice == NONE:
     return None
   if choice == NAME:

@@ -11,6 +11,7 @@ from instructedit_jax.evaluation import natural
 from instructedit_jax.evaluation.choices import NONE as NONE
 from instructedit_jax.evaluation.choices import chosen
 from instructedit_jax.metrics import generated, summary
+from instructedit_jax.tasks import scopes
 from instructedit_jax.tasks.instructions import (
   POOLS,
   Instruction,
@@ -91,6 +92,8 @@ class Options:
     pools = json.dumps(values.pop("pools"), sort_keys=True)
     if str(self.instruction).startswith(natural.NATURAL):
       values["sentences_sha256"] = natural.digest()
+    if "+" in str(self.instruction):
+      values["scopes_sha256"] = scopes.digest()
     return {
       **values,
       "pools_sha256": hashlib.sha256(pools.encode()).hexdigest(),

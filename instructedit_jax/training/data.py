@@ -22,6 +22,7 @@ from instructedit_jax.tasks.splits import load_split
 from instructedit_jax.training.batches import Batch, Batcher, fitting
 from instructedit_jax.training.config import TrainConfig
 from instructedit_jax.training.episodes import Episode, EpisodeMaker
+from instructedit_jax.training.scoped import ScopedMaker
 
 # New prefix states are computed for this many steps at once: a large batch.
 _AHEAD = 32
@@ -59,9 +60,10 @@ class Episodes:
     self.validation = [r for _, held in split.values() for r in held]
     self.mixture = Mixture(train, dict(config.tasks), config.seed)
     everyone = [r for rs in train.values() for r in rs]
-    self._maker = EpisodeMaker(
+    make = EpisodeMaker(
       config.episode, config.editor, self._score, everyone, pools
     )
+    self._maker = ScopedMaker(make, config.episode.scoped)
     self.cache = prefix_store.open_cache(
       model, config.prefix_cache, int(config.prefix_cache_gb * 2**30)
     )

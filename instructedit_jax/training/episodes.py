@@ -16,7 +16,7 @@ from instructedit_jax.editors.metalearned import EditorConfig
 from instructedit_jax.tasks import augment, instructions
 from instructedit_jax.tasks.instructions import Instruction
 from instructedit_jax.tasks.neighbours import Neighbours
-from instructedit_jax.tasks.record import Record
+from instructedit_jax.tasks.record import Conversation, Record
 
 # (prompt, target, most target tokens) -> tokens.
 Score = Callable[[str, str, int], Scored]
@@ -37,27 +37,35 @@ class EpisodeConfig:
   Attributes:
     paraphrases: in-scope prompts in other words, besides the bare prompt; of
       opinions, other questions about the topic.
+    openings: yet other questions about an opinion's topic, of whose reply only
+      the beginning is scored: there it is that an edit misses other words.
+    opening_tokens: that many tokens.
     own_locality: out-of-scope prompts of the record itself.
     near_locality: made-up prompts about other facts of the same subject.
     same_relation: the edited prompt with another subject in it.
     other_locality: prompts of other records, which an edit must not touch.
     continuations: texts that go on after the new answer, as the unedited model
       would: an answer is given once.
+    scoped: share of episodes whose instruction says how far the edit reaches,
+      see `scoped`.
     instructed: probability that one in-scope (and one out-of-scope) query
       carries an instruction, the edit's own or another description.
     variants: different sets of queries a record has; a later visit repeats
       one, whose prefix states are known. 0: every visit draws afresh.
     target_tokens: answer tokens an edit may have; longer answers are cut.
-    reply_tokens: scored tokens of another reply about an opinion's topic.
+    reply_tokens: scored tokens of a reply of the other sentiment.
     locality_tokens: answer tokens scored of an out-of-scope prompt.
   """
 
   paraphrases: int = 1
+  openings: int = 2
+  opening_tokens: int = 3
   own_locality: int = 2
   near_locality: int = 2
   same_relation: int = 1
   other_locality: int = 1
   continuations: int = 1
+  scoped: float = 0.0
   instructed: float = 0.1
   variants: int = 3
   target_tokens: int = 20
@@ -113,7 +121,18 @@ class EpisodeMaker:
 
   def __call__(self, record: Record, rng: np.random.Generator) -> Episode:
     """Draws one episode for `record`."""
-    own = instructions.draw(rng, record, self._split, self._pools)
+    return self.about(record, self.instruction(record, rng), rng)
+
+  def instruction(
+    self, record: Record, rng: np.random.Generator
+  ) -> Instruction:
+    """Draws one of the descriptions of the record's task."""
+    return instructions.draw(rng, record, self._split, self._pools)
+
+  def about(
+    self, record: Record, own: Instruction, rng: np.random.Generator
+  ) -> Episode:
+    """Draws the rest of an episode whose instruction is `own`."""
     # Instruction dropout: an editor must do without one, too.
     told = rng.random() >= self._editor.conditioner.dropout
     views = self._editor.views(own if told else None, record.prompt)
@@ -135,11 +154,10 @@ class EpisodeMaker:
     """Sometimes questions that carry another description of the same task."""
     queries = []
     if rng.random() < self.config.instructed:
-      query = instructions.draw(rng, record, self._split, self._pools)
-      asked = query.apply(record.prompt)
+      asked = self.instruction(record, rng).apply(record.prompt)
       queries.append((Kind.EDIT, self._scored(asked, record.target)))
     if rng.random() < self.config.instructed:
-      query = instructions.draw(rng, record, self._split, self._pools)
+      query = self.instruction(record, rng)
       prompt, answer = self._elsewhere(record, rng)
       if record.locality:
         probe = record.locality[int(rng.integers(len(record.locality)))]
@@ -157,7 +175,7 @@ class EpisodeMaker:
   ) -> list[tuple[Kind, Scored]]:
     queries = [(Kind.EDIT, self._scored(record.prompt, record.target))]
     if record.conversation is not None:
-      return queries + self._opinions(record, rng)
+      return queries + self._opinions(record, record.conversation, rng)
     for _ in range(self.config.paraphrases):
       prompt = self._paraphrase(record, rng)
       queries.append((Kind.EDIT, self._scored(prompt, record.target)))
@@ -177,24 +195,24 @@ class EpisodeMaker:
     return augment.rephrase(record.prompt, record.subject, rng)
 
   def _opinions(
-    self, record: Record, rng: np.random.Generator
+    self, record: Record, talk: Conversation, rng: np.random.Generator
   ) -> list[tuple[Kind, Scored]]:
-    """The reply to other questions; one to avoid, and one of its sentiment."""
-    talk = record.conversation
-    assert talk is not None
+    """The reply to other questions, and one of the other sentiment."""
 
     def question() -> str:
       return talk.questions[int(rng.integers(len(talk.questions)))]
 
+    config = self.config
+    lengths = [config.target_tokens] * config.paraphrases
+    lengths += [config.opening_tokens] * config.openings
     queries = [
-      (Kind.EDIT, self._scored(question(), record.target))
-      for _ in range(self.config.paraphrases)
+      (Kind.EDIT, self._score(question(), record.target, length))
+      for length in lengths
     ]
-    limit = self.config.reply_tokens
-    for kind, replies in ((Kind.AVOID, talk.opposite), (Kind.EDIT, talk.same)):
-      if replies:
-        reply = replies[int(rng.integers(len(replies)))]
-        queries.append((kind, self._score(question(), reply, limit)))
+    if talk.opposite:
+      reply = talk.opposite[int(rng.integers(len(talk.opposite)))]
+      sequence = self._score(question(), reply, config.reply_tokens)
+      queries.append((Kind.AVOID, sequence))
     return queries
 
   def _out_of_scope(

@@ -1,0 +1,214 @@
+"""Is an instruction that says how far an edit reaches obeyed?
+
+python -m instructedit_jax.experiments.scope --config=configs/paper/scope.py \
+  --data=DIR --out=results/scope --editors=instructedit=DIR0,mend=DIR1
+
+Every record is edited under sentences that mean it for every wording of its
+question and under such that mean it for its own words alone, none of which was
+trained with. Questions are bare: the scope shows in the weights or not at all.
+The request is the same for both, so an editor that does not read does one thing
+in both cases.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from instructedit_jax import figures
+from instructedit_jax.evaluation.items import GENERALIZATION
+from instructedit_jax.experiments.compare import Difference, difference
+from instructedit_jax.experiments.entrants import Entrant, entrants
+from instructedit_jax.experiments.measuring import Measuring, Way
+from instructedit_jax.experiments.setup import Setup, start
+from instructedit_jax.experiments.writing import cell, table, write
+from instructedit_jax.metrics import summary
+from instructedit_jax.reports.aggregate import Number, numbers
+from instructedit_jax.reports.runs import Run
+from instructedit_jax.tasks import scopes
+
+NAME = "scope"
+BARE = "bare"
+FOLLOWED, KEPT, OBEYED = "generalization_em", "generalization_kept", "obeyed"
+RELIABILITY, LOCALITY = "reliability_em", "locality_token"
+COLUMNS = (RELIABILITY, FOLLOWED, KEPT, OBEYED, LOCALITY)
+ABOUT = (
+  "Percent of a record's rephrases: `generalization_em`, the new answer is"
+  " given; `generalization_kept`, the likeliest tokens are all those of the"
+  " unedited model; `obeyed`, the former under a wide scope, the latter under a"
+  " verbatim one, times `reliability_em`, as an edit that did not take obeys"
+  " nothing. `unsaid` states no scope."
+)
+UNSAID = "unsaid"
+
+
+def run(setup: Setup) -> None:
+  """Evaluates every editor under every scope and writes the tables."""
+  found, failed = entrants(setup)
+  measuring = Measuring(setup)
+  runs = {UNSAID: _marked(measuring(found, Way("held_out:0")), UNSAID)}
+  for scope in scopes.SENTENCES:
+    ways = [
+      Way(f"held_out:0+{scope}:{k}") for k in range(setup.config.sentences)
+    ]
+    each = [r for way in ways for r in measuring(found, way)]
+    runs[scope] = _marked(each, scope)
+  values = {scope: numbers(each) for scope, each in runs.items()}
+  sections = {"What is asked": ABOUT}
+  tasks = dict.fromkeys(n.task for each in values.values() for n in each)
+  for task in tasks:
+    sections[task] = task_table(found, values, task)
+  differences = _differences(found, runs, setup.config.reference)
+  sections["Differences"] = _difference_table(differences)
+  write(
+    setup,
+    f"How far an edit reaches, {setup.config.model}",
+    sections,
+    {"numbers": values, "differences": differences},
+    runs,
+    failed | measuring.failed,
+  )
+  figures.bars(
+    _bars(values),
+    setup.out / "figure.png",
+    "Obeyed scopes, bare questions, percent",
+  )
+
+
+def kept(record: Mapping[str, Any]) -> float | None:
+  """Percent of a record's rephrases answered as before; None without any."""
+  same = [
+    (item["kind"], float(item["before"] == item["after"]))
+    for item in record["items"]
+    if item["metric"] == GENERALIZATION
+  ]
+  mean = summary.record_mean(same)
+  return None if mean is None else 100 * mean
+
+
+def scored(record: Mapping[str, Any], scope: str) -> dict[str, Any]:
+  """A record with the two scores of this experiment, where it has rephrases."""
+  scores = dict(record["scores"])
+  unchanged = kept(record)
+  if unchanged is not None:
+    scores[KEPT] = unchanged
+    if scope != UNSAID:
+      wanted = scores[FOLLOWED] if scope == scopes.WIDE else unchanged
+      scores[OBEYED] = wanted * scores[RELIABILITY] / 100
+  return {**record, "scores": scores}
+
+
+def _marked(runs: Sequence[Run], scope: str) -> list[Run]:
+  return [
+    dataclasses.replace(
+      run,
+      records={
+        place: [scored(record, scope) for record in records]
+        for place, records in run.records.items()
+      },
+    )
+    for run in runs
+  ]
+
+
+def task_table(
+  found: Sequence[Entrant],
+  values: Mapping[str, Sequence[Number]],
+  task: str,
+) -> str:
+  """Editors under each scope as lines."""
+  held = {
+    (scope, n.editor, n.metric): n
+    for scope, each in values.items()
+    for n in each
+    if n.task == task
+  }
+  return table(
+    "editor, scope",
+    COLUMNS,
+    [
+      (
+        f"{entrant.name}, {scope}",
+        [cell(held.get((scope, entrant.name, metric))) for metric in COLUMNS],
+      )
+      for entrant in found
+      for scope in values
+    ],
+  )
+
+
+def _differences(
+  found: Sequence[Entrant], runs: Mapping[str, Sequence[Run]], reference: str
+) -> list[Difference]:
+  """Both scopes' obedience together, against the reference editor's."""
+  both = _joined([*runs[scopes.WIDE], *runs[scopes.VERBATIM]])
+  differences = []
+  for entrant in found:
+    mine, other = (
+      [run for run in both if run.editor == name]
+      for name in (entrant.name, reference)
+    )
+    if entrant.name == reference or not mine or not other:
+      continue
+    for task in dict.fromkeys(task for task, _ in mine[0].records):
+      each = difference(mine, other, (task, BARE), OBEYED)
+      if each is not None:
+        differences.append(each)
+  return differences
+
+
+def _joined(runs: Sequence[Run]) -> list[Run]:
+  """One run an editor: a record's mean over scopes, sentences and seeds."""
+  held: dict[str, dict[Any, dict[str, list[float]]]] = {}
+  for run in runs:
+    for place, records in run.records.items():
+      ids = held.setdefault(run.editor, {}).setdefault(place, {})
+      for record in records:
+        value = record["scores"].get(OBEYED)
+        if value is not None:
+          ids.setdefault(record["id"], []).append(value)
+  return [
+    Run(
+      editor,
+      [],
+      editor,
+      records={
+        place: [
+          {"id": id_, "scores": {OBEYED: sum(each) / len(each)}}
+          for id_, each in ids.items()
+        ]
+        for place, ids in places.items()
+      },
+    )
+    for editor, places in held.items()
+  ]
+
+
+def _difference_table(differences: Sequence[Difference]) -> str:
+  note = (
+    "`obeyed`, the mean of both scopes; same records, percentage points with"
+    " 95 % intervals over records.\n\n"
+  )
+  lines = [(f"{d.editor} - {d.other}, {d.task}", [str(d)]) for d in differences]
+  return note + table("difference", [OBEYED], lines)
+
+
+def _bars(values: Mapping[str, Sequence[Number]]) -> list[dict[str, Any]]:
+  return [
+    {
+      "task": n.task,
+      "editor": n.editor,
+      "query": scope,
+      "metric": n.metric,
+      "value": n.value,
+      "low": n.low,
+      "high": n.high,
+      "n": n.records,
+    }
+    for scope, each in values.items()
+    for n in each
+    if n.metric == OBEYED
+  ]
+
+
+if __name__ == "__main__":
+  start(NAME, run)
