@@ -40,6 +40,22 @@ def test_an_opinion_is_asked_under_other_questions(model):
   assert False in asked
 
 
+def test_of_further_questions_the_beginning_counts(model):
+  """One reply in full, two beginnings, and one to avoid."""
+  config = tiny.config(
+    tasks=(("convsent", 1.0),),
+    episode=EpisodeConfig(instructed=0, opening_tokens=2, target_tokens=6),
+  )
+  made = Episodes(model, config, load_records(config))
+  for record in made.validation:
+    queries = made._maker(record, np.random.default_rng(0)).queries
+    (_, bare), (_, other), *rest = [q for q in queries if q[0] is not Kind.KEEP]
+    assert len(other.labels) == len(bare.labels)
+    assert [kind for kind, _ in rest] == [Kind.EDIT, Kind.EDIT, Kind.AVOID]
+    for _, opening in rest[:2]:
+      assert opening.labels == bare.labels[:2]
+
+
 def test_an_answer_is_given_once(model):
   """The distribution after the new answer is asked to stay as it was."""
   config = tiny.config(

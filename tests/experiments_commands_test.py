@@ -13,6 +13,7 @@ from instructedit_jax.experiments import (
   case,
   entrants,
   instructions,
+  scope,
   statistics,
   table3,
 )
@@ -100,6 +101,30 @@ def test_a_table_of_methods(tmp_path, given):
   stamp = _read(tmp_path, "protocol.json")
   assert len(stamp["protocols"]) == 1
   assert {e["editor"] for e in stamp["evaluations"]} == editors
+
+
+@pytest.mark.slow
+def test_how_far_an_edit_reaches(tmp_path, given):
+  config = _config(sentences=1, limit=2, tasks=("zsre",), reference="mend")
+  scope.run(_setup("scope", config, tmp_path, given))
+  found = _read(tmp_path, "numbers.json")
+  held = {
+    (said, n["editor"], n["metric"]): n["value"]
+    for said, each in found["numbers"].items()
+    for n in each
+  }
+  # MEND reads no instruction: it reaches as far whatever it is told.
+  for metric in ("generalization_em", "generalization_kept", "locality_kl"):
+    mine = {held[s, "mend", metric] for s in ("unsaid", "wide", "verbatim")}
+    assert len(mine) == 1
+  kl = "locality_kl"
+  text = "instructedit_text"
+  assert held["wide", text, kl] != held["verbatim", text, kl]
+  assert 0 <= held["verbatim", "mend", "obeyed"] <= 100
+  assert [(d["editor"], d["other"]) for d in found["differences"]] == [
+    (text, "mend")
+  ]
+  assert (tmp_path / "out" / "figure.png").is_file()
 
 
 @pytest.mark.slow
