@@ -1,12 +1,19 @@
 """What an editor can see of an instruction."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from instructedit_jax.editing import statistics as stats
 from instructedit_jax.editors import conditioner
 from instructedit_jax.editors.conditioner import ConditionerConfig
+from instructedit_jax.editors.metalearned import SAID
+from instructedit_jax.editors.trained import load_editor
+from instructedit_jax.errors import UserError
+from tests import tiny
 
 WIDTH = 16
 
@@ -84,3 +91,12 @@ def test_without_an_instruction_nothing_changes():
   )
   np.testing.assert_array_equal(change[0], 1)
   assert not any(np.any(leaf[0]) for leaf in jax.tree.leaves(modulation))
+
+
+def test_an_editor_from_before_is_told(tmp_path):
+  """One that knows no instructions' statistics cannot be conditioned."""
+  editor = tiny.editor(tiny.model(), "instructedit")
+  statistics = {k: v for k, v in editor.statistics.items() if k != SAID}
+  dataclasses.replace(editor, statistics=statistics).save(tmp_path)
+  with pytest.raises(UserError, match="not an editor of this version"):
+    load_editor(tmp_path)

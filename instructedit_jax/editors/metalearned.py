@@ -41,7 +41,7 @@ READS_TOKENS = False
 KE = "ke"
 BARE, INSTRUCTED = "bare", "instructed"
 # Statistics of the instructions, beside those of the matrices' rows.
-_SAID, _POOLED = "instruction", "pooled"
+SAID, _POOLED = "instruction", "pooled"
 # method -> (the prompts factors are taken of, is the network conditioned?)
 METHODS: dict[str, tuple[tuple[str, ...], bool]] = {
   "mend": ((BARE,), False),
@@ -164,7 +164,7 @@ def init(
       config.conditioner,
     )
     empty = stats.empty(conditioner_lib.size(model.width))
-    statistics = statistics | {_SAID: {_POOLED: empty}}
+    statistics = statistics | {SAID: {_POOLED: empty}}
   return params, statistics
 
 
@@ -210,9 +210,9 @@ def fold(
   if not config.conditioned:
     return folded
   said = stats.fold(
-    statistics[_SAID][_POOLED], condition.instruction, condition.given
+    statistics[SAID][_POOLED], condition.instruction, condition.given
   )
-  return folded | {_SAID: {_POOLED: said}}
+  return folded | {SAID: {_POOLED: said}}
 
 
 def factors_and_answers(
@@ -296,7 +296,7 @@ def propose_round(
   if config.conditioned:
     modulation, change = conditioner_lib.apply(
       params["conditioner"],
-      statistics[_SAID][_POOLED],
+      statistics[SAID][_POOLED],
       condition.instruction,
       condition.given,
     )

@@ -30,6 +30,7 @@ from instructedit_jax.editors import (
 )
 from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.metalearned import (
+  SAID,
   Condition,
   EditorConfig,
   Params,
@@ -209,11 +210,15 @@ def load_editor(directory: str | os.PathLike[str]) -> TrainedEditor:
     )
     # Editors from before there were gates have none.
     config["gates"] = gating.GatingConfig(**config.get("gates", {}))
+    editor = EditorConfig(**config)
+    # No arrays, no entry: KnowledgeEditor has no statistics.
+    statistics = _moments(arrays.get("statistics", {}))
+    if editor.conditioned and SAID not in statistics:
+      raise KeyError("no statistics of instructions")
     return TrainedEditor(
-      EditorConfig(**config),
+      editor,
       arrays["params"],
-      # No arrays, no entry: KnowledgeEditor has no statistics.
-      _moments(arrays.get("statistics", {})),
+      statistics,
       metadata["fingerprint"],
       metadata["suffix"],
       metadata["details"],
