@@ -10,6 +10,9 @@ from configs import multi
 
 TASKS = ("counterfact", "wikirecent", "convsent", "zsre")
 TRAINING = ("counterfact", "wikirecent", "convsent")  # zsre is held out
+# Mixtures that several experiments train on.
+RECENT = {"wikirecent": 1}
+FACTS = {"wikirecent": 1, "counterfact": 1}
 
 
 def base(arg: str = "") -> ml_collections.ConfigDict:

@@ -9,8 +9,6 @@ import ml_collections
 
 from configs.paper import common
 
-FACTS = {"wikirecent": 1, "counterfact": 1}
-
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
   """Returns the experiment; `arg` is a model, see `common`."""
@@ -23,8 +21,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   )
   config.limit = 200
   # Trained for `task_count` and Table 3, too.
-  common.add(config, "tasks2", common.recipe("instructedit", FACTS))
-  common.add(config, "mend_facts", common.recipe("mend", FACTS))
+  common.add(config, "tasks2", common.recipe("instructedit", common.FACTS))
+  common.add(config, "mend_facts", common.recipe("mend", common.FACTS))
   common.add(config, "opinions", common.recipe("instructedit", {"convsent": 1}))
   common.add(config, "instructedit", common.recipe("instructedit"))
   common.add(config, "mend", common.recipe("mend"))

@@ -21,12 +21,11 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.perplexities = (10.0, 30.0, 50.0)
   for method in ("mend", "instructedit_text", "instructedit"):
     common.add(config, method, common.recipe(method))
-  recent = {"wikirecent": 1}
-  common.add(config, "mend_recent", common.recipe("mend", recent))
-  common.add(config, "tasks1", common.recipe("instructedit", recent))
+  common.add(config, "mend_recent", common.recipe("mend", common.RECENT))
+  common.add(config, "tasks1", common.recipe("instructedit", common.RECENT))
   common.add(
     config,
     "tasks2",
-    common.recipe("instructedit", {"wikirecent": 1, "counterfact": 1}),
+    common.recipe("instructedit", common.FACTS),
   )
   return config

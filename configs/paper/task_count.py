@@ -13,9 +13,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     "InstructEdit trained with the same number of episodes on Recent, then on"
     " CounterFact too, then on ConvSent too; ZsRE is never trained on.",
   )
-  recent, two = {"wikirecent": 1}, {"wikirecent": 1, "counterfact": 1}
-  common.add(config, "tasks1", common.recipe("instructedit", recent))
-  common.add(config, "tasks2", common.recipe("instructedit", two))
+  common.add(config, "tasks1", common.recipe("instructedit", common.RECENT))
+  common.add(config, "tasks2", common.recipe("instructedit", common.FACTS))
   common.add(config, "instructedit", common.recipe("instructedit"))
   config.axis.tasks1 = 1.0
   config.axis.tasks2 = 2.0
