@@ -1,14 +1,17 @@
 """Sequences that begin alike share the computation, and nothing else."""
 
+import collections
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instructedit_jax.editing import prefix
 from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editing.sequences import Scored, score, unscored
-from instructedit_jax.editing.shared_prefix import lay, stack
+from instructedit_jax.editing.shared_prefix import SharedRow, lay, stack
 from instructedit_jax.models import decoder
 from instructedit_jax.models.language_model import load_model
 from instructedit_jax.tasks.instructions import Instruction
@@ -43,6 +46,23 @@ def test_a_token_sees_exactly_what_is_before_it_in_its_sequences(
   used, plain = sum(len(row.tokens) for row in rows), sum(map(len, sequences))
   assert used <= plain
   assert share or used == plain
+
+
+@pytest.mark.parametrize("length", [128, 256, 512])
+def test_little_of_a_batch_is_padding(length):
+  """And there are three shapes a length at most, whatever is to be computed."""
+  count = 2048 // length
+  seen = set()
+  for number in range(1, 3 * count):
+    rows = [SharedRow(length) for _ in range(number)]
+    shapes = list(prefix._shapes(rows, length))
+    assert len(shapes) == number
+    computed = 0
+    for size, mine in collections.Counter(shapes).items():
+      computed += -(-mine // size[0]) * size[0]
+    assert computed - number < max(1, count // 4)
+    seen |= {shape for shape in shapes if shape[0] > 1}
+  assert seen == {(count, length), (count // 2, length)}
 
 
 def _instructed(model) -> list[Scored]:

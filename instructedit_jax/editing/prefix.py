@@ -248,16 +248,21 @@ class PrefixCache:
 def _shapes(rows: list[SharedRow], length: int) -> Iterator[tuple[int, int]]:
   """For each row the shape [B, T] of the batch it is to run in.
 
-  A few rows that are left over, such as a single request's, go one by one in
-  as short a row as will do: a full batch would be mostly padding.
+  Rows that are left over go into half a batch where they fill it; a few, such
+  as a single request's, go one by one in as short a row as will do: a full
+  batch would be mostly padding.
   """
   count = max(1, _ROWS * _LENGTHS[0] // length)
-  full = len(rows) // count * count
-  if len(rows) - full > max(1, count // 4):
-    full = len(rows)
+  half, few = count // 2, max(1, count // 4)
+  full, left = divmod(len(rows), count)
+  sizes = [count] * full * count
+  if left > half + few:
+    sizes += [count] * left
+  elif left > few:
+    sizes += [half] * min(left, half)
   for number, row in enumerate(rows):
-    if number < full:
-      yield count, length
+    if number < len(sizes) and sizes[number] > 1:
+      yield sizes[number], length
     else:
       yield 1, bucket(len(row.tokens), _SINGLE)
 
