@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from instructedit_jax.editing.rows import Rows
+from instructedit_jax.editors import conditioner
 from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.training.batches import Batch, BatchShape
 
@@ -26,7 +27,7 @@ def batch(
       [np.full((size, keep), 1 / keep), np.full((size, ask), 1 / ask)], 1
     ).astype(np.float32),
     avoid=np.zeros((size, ask), bool),
-    instruction=normal(model.width),
+    instruction=normal(conditioner.size(model.width)),
     instructed=np.ones(size, bool),
   )
 

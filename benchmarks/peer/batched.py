@@ -127,6 +127,9 @@ class Batched:
           seen = self._seen(name)
           seen["x"].fold(x)
           seen["delta"].fold(d)
+        if pooled is not None:
+          said = pooled if given is None else pooled[given]
+          self.statistics["instruction"]["pooled"].fold(said)
       # Only training needs the network's own gradient.
       with torch.set_grad_enabled(grow):
         more = self._round(requests, rows, pooled, given, index)
@@ -137,16 +140,16 @@ class Batched:
     return edit
 
   def _pooled(self, told: Texts) -> torch.Tensor:
-    """Mean states of instructions, [B, D]; there are few different ones."""
+    """Embeddings of instructions, [B, 2 D]; there are few different ones."""
     # Padding stands on the right; instructions have no zero token inside.
     keys = [_stripped(row) for row in told.tokens.tolist()]
     for key in dict.fromkeys(keys):
       if key not in self._told:
-        self._told[key] = self._mean_state(key)
+        self._told[key] = self._embedding(key)
     return torch.stack([self._told[key] for key in keys])
 
-  def _mean_state(self, tokens: tuple[int, ...]) -> torch.Tensor:
-    """Mean state in front of the first editable matrix, [D]."""
+  def _embedding(self, tokens: tuple[int, ...]) -> torch.Tensor:
+    """Of its states in front of the first editable matrix, [2 D]."""
     found: list[torch.Tensor] = []
     gpt2 = self.peer.config.family == "gpt2"
     lm = self.peer.lm
@@ -157,7 +160,10 @@ class Batched:
     with torch.no_grad():
       self.peer.hidden(torch.tensor([tokens], device=self.peer.device))
     handle.remove()
-    return found[0][0].float().mean(0)
+    states = found[0][0].float()
+    states = states[1:] if len(states) > 1 else states
+    states = functional.rms_norm(states, states.shape[-1:], eps=1e-6)
+    return torch.cat([states.mean(0), states[-8:].mean(0)])
 
   def _factors(self, requests: Texts, edit: Any) -> Rows:
     """Inputs and output gradients of the rows that make an edit."""
@@ -243,9 +249,9 @@ class Batched:
     self, pooled: torch.Tensor, given: torch.Tensor | None
   ) -> tuple[Any, torch.Tensor]:
     held = self.params["conditioner"]
-    unit = pooled * torch.rsqrt(pooled.square().mean(-1, keepdim=True) + 1e-6)
+    plain = self.statistics["instruction"]["pooled"].whiten(pooled, 0.02)
     code = functional.gelu(
-      unit @ held["code"] + held["bias"], approximate="tanh"
+      plain @ held["code"] + held["bias"], approximate="tanh"
     )
     if given is not None:
       code = torch.where(given[:, None], code, torch.zeros_like(code))

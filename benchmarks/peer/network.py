@@ -52,12 +52,12 @@ class Moments:
     self.mean = self.mean + gap * (count / total)
     self.count = total
 
-  def whiten(self, rows: torch.Tensor) -> torch.Tensor:
-    """(rows - mean) / (deviation + 1e-7)."""
+  def whiten(self, rows: torch.Tensor, least: float = 1e-7) -> torch.Tensor:
+    """(rows - mean) / (deviation + least); without two rows it counts as 1."""
     if self.count < 2:
-      return rows - self.mean
+      return (rows - self.mean) / (1 + least)
     deviation = (self.square / (self.count - 1)).sqrt()
-    return (rows - self.mean) / (deviation + 1e-7)
+    return (rows - self.mean) / (deviation + least)
 
 
 def run(
