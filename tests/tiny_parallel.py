@@ -65,7 +65,7 @@ def batch(model: LanguageModel) -> Batch:
   avoid = np.zeros((EPISODES, 3), bool)
   told = np.arange(EPISODES) % 2 == 0
   weight = np.abs(normal(5))
-  return Batch(edit, query, base, weight, avoid, normal(width), told)
+  return Batch(edit, query, base, weight, avoid, normal(2 * width), told)
 
 
 def outcome(run: TrainConfig, model: LanguageModel) -> dict[str, np.ndarray]:
