@@ -6,6 +6,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from instructedit_jax.digest import digest
 from instructedit_jax.experiments import embeddings
 from instructedit_jax.experiments.setup import setup
 from instructedit_jax.tasks import scopes
@@ -49,4 +50,4 @@ def test_the_command_leaves_its_files(tmp_path):
   assert numbers["pooled, whitened"]["common"] < 5
   assert "`it`" in (tmp_path / "out" / "table.md").read_text()
   stamp = json.loads((tmp_path / "out" / "protocol.json").read_text())
-  assert stamp["scopes_sha256"] == scopes.digest()
+  assert stamp["scopes_sha256"] == digest(scopes.SENTENCES)

@@ -260,11 +260,9 @@ def _shapes(rows: list[SharedRow], length: int) -> Iterator[tuple[int, int]]:
     sizes += [count] * left
   elif left > few:
     sizes += [half] * min(left, half)
-  for number, row in enumerate(rows):
-    if number < len(sizes) and sizes[number] > 1:
-      yield sizes[number], length
-    else:
-      yield 1, bucket(len(row.tokens), _SINGLE)
+  sizes += [1] * (len(rows) - len(sizes))
+  for row, size in zip(rows, sizes, strict=True):
+    yield size, length if size > 1 else bucket(len(row.tokens), _SINGLE)
 
 
 def _cut(

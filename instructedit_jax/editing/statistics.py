@@ -101,13 +101,16 @@ def deviation(moments: Moments) -> jax.Array:
   return jnp.where(several, jnp.sqrt(variance), 1)
 
 
-def whiten(moments: Moments, rows: jax.Array) -> jax.Array:
-  """(rows - mean) / (deviation + 1e-7), the moments held constant.
+def whiten(
+  moments: Moments, rows: jax.Array, least: float = _EPSILON
+) -> jax.Array:
+  """(rows - mean) / (deviation + least), the moments held constant.
 
   Args:
     moments: of n coordinates.
     rows: [..., n].
+    least: added to the deviation.
   """
-  fixed = jax.lax.stop_gradient((moments.mean, deviation(moments) + _EPSILON))
+  fixed = jax.lax.stop_gradient((moments.mean, deviation(moments) + least))
   mean, scale = (v.reshape((1,) * (rows.ndim - 1) + v.shape) for v in fixed)
   return (rows - mean) / scale

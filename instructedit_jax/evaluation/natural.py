@@ -5,9 +5,6 @@ everyday words, and come, as from `edit --instruction`, without the task's name.
 No editor is trained with them.
 """
 
-import hashlib
-import json
-
 from instructedit_jax.editors.requests import CUSTOM
 from instructedit_jax.errors import UserError
 from instructedit_jax.tasks import instructions
@@ -58,9 +55,3 @@ def sentence(record: Record, number: str) -> Instruction:
     )
   found = instructions.fixed(record, f"seen:{number}", _POOLS)
   return Instruction(CUSTOM, found.description)
-
-
-def digest() -> str:
-  """SHA-256 of all sentences."""
-  text = json.dumps(SENTENCES, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()

@@ -1,11 +1,10 @@
 """What an evaluation does, apart from model, editor and records."""
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from instructedit_jax.digest import digest
 from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation import natural
 from instructedit_jax.evaluation.choices import NONE as NONE
@@ -89,14 +88,14 @@ class Options:
     """
     how = f"top-{self.fluency_top_k} sampling, temperature 1"
     values = dataclasses.asdict(self)
-    pools = json.dumps(values.pop("pools"), sort_keys=True)
+    pools = values.pop("pools")
     if str(self.instruction).startswith(natural.NATURAL):
-      values["sentences_sha256"] = natural.digest()
+      values["sentences_sha256"] = digest(natural.SENTENCES)
     if "+" in str(self.instruction):
-      values["scopes_sha256"] = scopes.digest()
+      values["scopes_sha256"] = digest(scopes.SENTENCES)
     return {
       **values,
-      "pools_sha256": hashlib.sha256(pools.encode()).hexdigest(),
+      "pools_sha256": digest(pools),
       "teacher_forced": (
         "argmax at every answer token after the right tokens; prompt, blank"
         " and answer tokenised together"

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from instructedit_jax.digest import digest
 from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editors.conditioner import pooled
 from instructedit_jax.editors.trained import instruction_sequence
@@ -103,7 +104,7 @@ def run(setup: Setup) -> None:
     "command": setup.command,
     "config": json.loads(setup.config.to_json_best_effort()),
     "fingerprint": model.fingerprint,
-    "scopes_sha256": scopes.digest(),
+    "scopes_sha256": digest(scopes.SENTENCES),
   }
   write_json(setup.out / "protocol.json", stamp)
 

@@ -20,7 +20,7 @@ from instructedit_jax.experiments.compare import Difference, difference
 from instructedit_jax.experiments.entrants import Entrant, entrants
 from instructedit_jax.experiments.measuring import Measuring, Way
 from instructedit_jax.experiments.setup import Setup, start
-from instructedit_jax.experiments.writing import cell, table, write
+from instructedit_jax.experiments.writing import bar_row, cell, table, write
 from instructedit_jax.reports.aggregate import Number, numbers
 from instructedit_jax.reports.runs import Run
 
@@ -200,16 +200,7 @@ def _bars(
   entrant: Entrant, values: Mapping[str, Sequence[Number]]
 ) -> list[dict]:
   return [
-    {
-      "task": n.task,
-      "editor": condition,
-      "query": n.query,
-      "metric": n.metric,
-      "value": n.value,
-      "low": n.low,
-      "high": n.high,
-      "n": n.records,
-    }
+    bar_row(n, editor=condition)
     for condition, each in values.items()
     for n in each
     if n.editor == entrant.name and n.metric in METRICS

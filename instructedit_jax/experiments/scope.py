@@ -16,11 +16,11 @@ from typing import Any
 
 from instructedit_jax import figures
 from instructedit_jax.evaluation.items import GENERALIZATION
-from instructedit_jax.experiments.compare import Difference, difference
 from instructedit_jax.experiments.entrants import Entrant, entrants
 from instructedit_jax.experiments.measuring import Measuring, Way
 from instructedit_jax.experiments.setup import Setup, start
-from instructedit_jax.experiments.writing import cell, table, write
+from instructedit_jax.experiments.table3 import compared, difference_table
+from instructedit_jax.experiments.writing import bar_row, cell, table, write
 from instructedit_jax.metrics import summary
 from instructedit_jax.reports.aggregate import Number, numbers
 from instructedit_jax.reports.runs import Run
@@ -38,6 +38,7 @@ ABOUT = (
   " verbatim one, times `reliability_em`, as an edit that did not take obeys"
   " nothing. `unsaid` states no scope."
 )
+OF_BOTH = "`obeyed`, the mean of both scopes.\n\n"
 UNSAID = "unsaid"
 
 
@@ -57,8 +58,12 @@ def run(setup: Setup) -> None:
   tasks = dict.fromkeys(n.task for each in values.values() for n in each)
   for task in tasks:
     sections[task] = task_table(found, values, task)
-  differences = _differences(found, runs, setup.config.reference)
-  sections["Differences"] = _difference_table(differences)
+  # Both scopes' obedience together, against the reference editor's.
+  both = _joined([*runs[scopes.WIDE], *runs[scopes.VERBATIM]])
+  reference = setup.config.reference
+  pairs = [(e.name, reference) for e in found if e.name != reference]
+  differences = compared(both, pairs, (OBEYED,))
+  sections["Differences"] = OF_BOTH + difference_table(differences)
   write(
     setup,
     f"How far an edit reaches, {setup.config.model}",
@@ -68,7 +73,12 @@ def run(setup: Setup) -> None:
     failed | measuring.failed,
   )
   figures.bars(
-    _bars(values),
+    [
+      bar_row(n, query=scope)
+      for scope, each in values.items()
+      for n in each
+      if n.metric == OBEYED
+    ],
     setup.out / "figure.png",
     "Obeyed scopes, bare questions, percent",
   )
@@ -136,26 +146,6 @@ def task_table(
   )
 
 
-def _differences(
-  found: Sequence[Entrant], runs: Mapping[str, Sequence[Run]], reference: str
-) -> list[Difference]:
-  """Both scopes' obedience together, against the reference editor's."""
-  both = _joined([*runs[scopes.WIDE], *runs[scopes.VERBATIM]])
-  differences = []
-  for entrant in found:
-    mine, other = (
-      [run for run in both if run.editor == name]
-      for name in (entrant.name, reference)
-    )
-    if entrant.name == reference or not mine or not other:
-      continue
-    for task in dict.fromkeys(task for task, _ in mine[0].records):
-      each = difference(mine, other, (task, BARE), OBEYED)
-      if each is not None:
-        differences.append(each)
-  return differences
-
-
 def _joined(runs: Sequence[Run]) -> list[Run]:
   """One run an editor: a record's mean over scopes, sentences and seeds."""
   held: dict[str, dict[Any, dict[str, list[float]]]] = {}
@@ -180,33 +170,6 @@ def _joined(runs: Sequence[Run]) -> list[Run]:
       },
     )
     for editor, places in held.items()
-  ]
-
-
-def _difference_table(differences: Sequence[Difference]) -> str:
-  note = (
-    "`obeyed`, the mean of both scopes; same records, percentage points with"
-    " 95 % intervals over records.\n\n"
-  )
-  lines = [(f"{d.editor} - {d.other}, {d.task}", [str(d)]) for d in differences]
-  return note + table("difference", [OBEYED], lines)
-
-
-def _bars(values: Mapping[str, Sequence[Number]]) -> list[dict[str, Any]]:
-  return [
-    {
-      "task": n.task,
-      "editor": n.editor,
-      "query": scope,
-      "metric": n.metric,
-      "value": n.value,
-      "low": n.low,
-      "high": n.high,
-      "n": n.records,
-    }
-    for scope, each in values.items()
-    for n in each
-    if n.metric == OBEYED
   ]
 
 

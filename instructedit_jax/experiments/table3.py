@@ -16,7 +16,7 @@ from instructedit_jax.experiments.compare import Difference, difference
 from instructedit_jax.experiments.entrants import entrants
 from instructedit_jax.experiments.measuring import Measuring, Way
 from instructedit_jax.experiments.setup import Setup, start
-from instructedit_jax.experiments.writing import cell, table, write
+from instructedit_jax.experiments.writing import bar_row, cell, table, write
 from instructedit_jax.reports.aggregate import (
   ALL_TASKS,
   HARMONIC,
@@ -95,7 +95,9 @@ def method_table(values: Sequence[Number], task: str, query: str) -> str:
 
 
 def compared(
-  runs: Sequence[Run], pairs: Sequence[tuple[str, ...]]
+  runs: Sequence[Run],
+  pairs: Sequence[tuple[str, ...]],
+  metrics: Sequence[str] = COLUMNS[:-1],
 ) -> list[Difference]:
   """Differences of pairs of editors, wherever both were measured."""
   found = []
@@ -104,8 +106,8 @@ def compared(
     others = [run for run in runs if run.editor == second]
     if not mine or not others:
       continue
-    for place in dict.fromkeys(p for r in mine for p in r.stamps):
-      for metric in COLUMNS[:-1]:
+    for place in dict.fromkeys(p for r in mine for p in r.records):
+      for metric in metrics:
         each = difference(mine, others, place, metric)
         if each is not None:
           found.append(each)
@@ -130,11 +132,7 @@ def difference_table(differences: Sequence[Difference]) -> str:
 def bar_rows(values: Sequence[Number]) -> list[dict]:
   """The main columns as rows of a bar chart."""
   return [
-    {
-      **{k: getattr(n, k) for k in ("task", "editor", "query", "metric")},
-      **{k: getattr(n, k) for k in ("value", "low", "high")},
-      "n": n.records,
-    }
+    bar_row(n)
     for n in values
     if n.metric in COLUMNS[:-1] and n.task != ALL_TASKS
   ]

@@ -42,6 +42,18 @@ def cell(number: Number | None) -> str:
   return "" if number is None else " ".join(shown(number))
 
 
+def bar_row(number: Number, **changes: str) -> dict[str, Any]:
+  """A number as a row of `figures.bars`.
+
+  Args:
+    number: the value with its interval.
+    changes: what the row says otherwise, such as editor="untold".
+  """
+  names = {k: getattr(number, k) for k in ("task", "editor", "query", "metric")}
+  values = {k: getattr(number, k) for k in ("value", "low", "high")}
+  return {**names, **values, "n": number.records, **changes}
+
+
 def write(
   setup: Setup,
   title: str,

@@ -6,8 +6,6 @@ behind the description of the task. Some sentences are kept apart, as
 descriptions are.
 """
 
-import hashlib
-import json
 from typing import Literal
 
 import numpy as np
@@ -82,9 +80,9 @@ def stated(instruction: Instruction, sentence: str) -> Instruction:
   )
 
 
-def draw(rng: np.random.Generator, scope: Scope, split: Split = "seen") -> str:
-  """One of a scope's sentences."""
-  texts = SENTENCES[scope][split]
+def draw(rng: np.random.Generator, scope: Scope) -> str:
+  """One of a scope's sentences for training."""
+  texts = SENTENCES[scope]["seen"]
   return texts[int(rng.integers(len(texts)))]
 
 
@@ -100,9 +98,3 @@ def fixed(scope: str, number: str) -> str:
       f" and a number below {COUNT}"
     )
   return SENTENCES[scope]["held_out"][int(number)]  # type: ignore[index]
-
-
-def digest() -> str:
-  """SHA-256 of all sentences."""
-  text = json.dumps(SENTENCES, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()
