@@ -56,6 +56,23 @@ def test_of_further_questions_the_beginning_counts(model):
       assert opening.labels == bare.labels[:2]
 
 
+def test_a_fact_has_further_questions_too(model):
+  """Of other wordings, not of the one that makes the edit."""
+  config = tiny.config(
+    tasks=(("counterfact", 1.0),),
+    episode=EpisodeConfig(instructed=0, opening_tokens=2, openings=2),
+  )
+  made = Episodes(model, config, load_records(config))
+  for record in made.validation:
+    queries = made._maker(record, np.random.default_rng(0)).queries
+    (_, bare), (_, other), *rest = [q for q in queries if q[0] is not Kind.KEEP]
+    assert other.labels == bare.labels
+    assert [kind for kind, _ in rest] == [Kind.EDIT, Kind.EDIT]
+    for _, opening in rest:
+      assert opening.labels == bare.labels[:2]
+      assert opening.tokens[: len(bare.tokens)] != bare.tokens
+
+
 def test_an_answer_is_given_once(model):
   """The distribution after the new answer is asked to stay as it was."""
   config = tiny.config(

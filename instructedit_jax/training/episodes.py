@@ -37,8 +37,8 @@ class EpisodeConfig:
   Attributes:
     paraphrases: in-scope prompts in other words, besides the bare prompt; of
       opinions, other questions about the topic.
-    openings: yet other questions about an opinion's topic, of whose reply only
-      the beginning is scored: there it is that an edit misses other words.
+    openings: yet other such prompts, with only the beginning of the answer
+      scored: there it is that an edit misses other words.
     opening_tokens: that many tokens.
     own_locality: out-of-scope prompts of the record itself.
     near_locality: made-up prompts about other facts of the same subject.
@@ -173,16 +173,23 @@ class EpisodeMaker:
   def _in_scope(
     self, record: Record, rng: np.random.Generator
   ) -> list[tuple[Kind, Scored]]:
+    """The target at its own prompt and at others, then what to avoid."""
+    config = self.config
     queries = [(Kind.EDIT, self._scored(record.prompt, record.target))]
-    if record.conversation is not None:
-      return queries + self._opinions(record, record.conversation, rng)
-    for _ in range(self.config.paraphrases):
+    lengths = [config.target_tokens] * config.paraphrases
+    lengths += [config.opening_tokens] * config.openings
+    for length in lengths:
       prompt = self._paraphrase(record, rng)
-      queries.append((Kind.EDIT, self._scored(prompt, record.target)))
+      queries.append((Kind.EDIT, self._score(prompt, record.target, length)))
+    if record.conversation is not None and record.conversation.opposite:
+      avoided = self._opposite(record.conversation, rng)
+      queries.append((Kind.AVOID, avoided))
     return queries
 
   def _paraphrase(self, record: Record, rng: np.random.Generator) -> str:
     """A prompt with the same answer: the record's own, or one by rule."""
+    if record.conversation is not None:
+      return _drawn(record.conversation.questions, rng)
     own = list(record.rephrases)
     own += [
       probe.prompt
@@ -191,29 +198,13 @@ class EpisodeMaker:
       if probe.kind == "Subject_Aliasing" and record.target in probe.answers
     ]
     if own and rng.random() < 0.4:
-      return own[int(rng.integers(len(own)))]
+      return _drawn(own, rng)
     return augment.rephrase(record.prompt, record.subject, rng)
 
-  def _opinions(
-    self, record: Record, talk: Conversation, rng: np.random.Generator
-  ) -> list[tuple[Kind, Scored]]:
-    """The reply to other questions, and one of the other sentiment."""
-
-    def question() -> str:
-      return talk.questions[int(rng.integers(len(talk.questions)))]
-
-    config = self.config
-    lengths = [config.target_tokens] * config.paraphrases
-    lengths += [config.opening_tokens] * config.openings
-    queries = [
-      (Kind.EDIT, self._score(question(), record.target, length))
-      for length in lengths
-    ]
-    if talk.opposite:
-      reply = talk.opposite[int(rng.integers(len(talk.opposite)))]
-      sequence = self._score(question(), reply, config.reply_tokens)
-      queries.append((Kind.AVOID, sequence))
-    return queries
+  def _opposite(self, talk: Conversation, rng: np.random.Generator) -> Scored:
+    """A reply of the other sentiment to one of the questions."""
+    prompt, reply = _drawn(talk.questions, rng), _drawn(talk.opposite, rng)
+    return self._score(prompt, reply, self.config.reply_tokens)
 
   def _out_of_scope(
     self, record: Record, rng: np.random.Generator
@@ -281,3 +272,8 @@ class EpisodeMaker:
     if other.conversation is None and rng.random() < 0.25:
       return augment.rephrase(other.prompt, other.subject, rng), answer
     return other.prompt, answer
+
+
+def _drawn(texts: Sequence[str], rng: np.random.Generator) -> str:
+  """One of them."""
+  return texts[int(rng.integers(len(texts)))]
