@@ -42,7 +42,7 @@ def measure(config: Any) -> dict[str, dict[str, float]]:
   state = made.state
   batches = episodes.batches(0, made.rows, made.turn)
   batch = made.place(next(batches))
-  step = made.train.lower(state, made.weights, batch).compile()  # type: ignore[attr-defined]
+  step = made.train.lower(state, made.weights, batch).compile()
   report = step.memory_analysis()
   for _ in range(min(_STEPS, config.steps - 1)):
     state, metrics = step(state, made.weights, batch)

@@ -19,6 +19,7 @@ from benchmarks import options
 from benchmarks.peer import language_model, texts
 from benchmarks.peer.batched import Batched
 from benchmarks.peer.published import Published, Text
+from instructedit_jax import heap
 from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editing.sequences import Scored, score
 from instructedit_jax.editors import metalearned, reference
@@ -94,6 +95,7 @@ def _with_fewer_questions(config: TrainConfig) -> TrainConfig:
   """The prompt, a paraphrase and the record's own locality prompts."""
   episode = dataclasses.replace(
     config.episode,
+    openings=0,
     own_locality=3,
     near_locality=0,
     same_relation=0,
@@ -125,7 +127,7 @@ class Ours:
     step = step_lib.make_train_step(
       model.graph, config.editor, config.loss, model.config, rule
     )
-    self._step = jax.jit(step, donate_argnums=0)
+    self._step = heap.CompiledFirst(jax.jit(step, donate_argnums=0))
     self._turns = itertools.count()
 
   def cached(self) -> Any:

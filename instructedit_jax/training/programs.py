@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from instructedit_jax import parallel
+from instructedit_jax import heap, parallel
 from instructedit_jax.editors import trainable
 from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.models.language_model import LanguageModel, load_model
@@ -19,7 +19,6 @@ from instructedit_jax.training import prefix_fill
 from instructedit_jax.training import step as step_lib
 from instructedit_jax.training.batches import Batch
 from instructedit_jax.training.config import TrainConfig
-from instructedit_jax.training.losses import Metrics
 from instructedit_jax.training.step import TrainState
 
 # All sharding rules take arrays by their paths; a batch's are its fields.
@@ -41,8 +40,8 @@ class Programs:
       another thread starts such programs too.
   """
 
-  train: Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]
-  validate: Callable[[TrainState, Any, Batch], Metrics]
+  train: heap.CompiledFirst
+  validate: heap.CompiledFirst
   state: TrainState
   weights: Any
   place: Callable[[Batch], Batch]
@@ -113,14 +112,18 @@ def build(config: TrainConfig, model: LanguageModel, mesh: Mesh) -> Programs:
   validate = step_lib.make_validation_step(*common)
   place, rows = _placement(config, mesh)
   return Programs(
-    train=jax.jit(
-      lambda state, weights, batch: step(state, gather(weights), batch),
-      donate_argnums=0,
-      out_shardings=(state_at, NamedSharding(mesh, PartitionSpec())),
+    train=heap.CompiledFirst(
+      jax.jit(
+        lambda state, weights, batch: step(state, gather(weights), batch),
+        donate_argnums=0,
+        out_shardings=(state_at, NamedSharding(mesh, PartitionSpec())),
+      )
     ),
-    validate=jax.jit(
-      lambda state, weights, batch: validate(state, gather(weights), batch),
-      out_shardings=NamedSharding(mesh, PartitionSpec()),
+    validate=heap.CompiledFirst(
+      jax.jit(
+        lambda state, weights, batch: validate(state, gather(weights), batch),
+        out_shardings=NamedSharding(mesh, PartitionSpec()),
+      )
     ),
     state=jax.jit(fresh, out_shardings=state_at)(),
     weights=weights,

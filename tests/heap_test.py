@@ -1,0 +1,46 @@
+"""Memory is handed back between compiling and running."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from instructedit_jax import heap
+
+
+def test_a_function_is_traced_once_and_memory_released_before_it_runs(
+  monkeypatch,
+):
+  events = []
+  monkeypatch.setattr(heap, "release", lambda: events.append("released"))
+
+  def double(x):
+    events.append("traced")
+    jax.debug.callback(lambda: events.append("ran"))
+    return 2 * x
+
+  function = heap.CompiledFirst(jax.jit(double))
+  for _ in range(2):
+    result = function(jnp.arange(3.0))
+    jax.effects_barrier()
+    np.testing.assert_array_equal(result, [0, 2, 4])
+  assert events == ["traced", "released", "ran", "ran"]
+
+
+def test_other_shapes_are_compiled_when_they_come():
+  function = heap.CompiledFirst(jax.jit(jnp.sum))
+  assert function(jnp.ones(2)) == 2
+  assert function(jnp.ones((3, 3))) == 9
+
+
+def test_arguments_may_be_given_away():
+  function = heap.CompiledFirst(jax.jit(lambda x: x + 1, donate_argnums=0))
+  given = jnp.zeros(4)
+  result = function(function(given))
+  assert given.is_deleted()
+  np.testing.assert_array_equal(result, np.full(4, 2.0))
+
+
+def test_freed_memory_can_be_released_at_any_time():
+  held = [bytes(1000) for _ in range(1000)]
+  del held
+  heap.release()
