@@ -224,6 +224,7 @@ def test_tables_are_written_in_three_languages(tmp_path):
   assert max(widths) >= 4
   tex = (out / "report.tex").read_text()
   assert r"\toprule" in tex
+  assert r"\usepackage{booktabs,graphicx}" in tex
   assert r"\$\%\#\textasciitilde{}\textasciicircum{}\{\}" in tex
   assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 3
   lines = (out / "report.csv").read_text().split("\n")

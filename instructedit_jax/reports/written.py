@@ -89,9 +89,9 @@ def md_text(text: str) -> str:
 
 
 def latex(tables: Sequence[Table], command: str) -> str:
-  r"""Tables for \input into a document that loads booktabs."""
+  r"""Tables for \input into a document that loads booktabs and graphicx."""
   parts = [
-    "% Needs \\usepackage{booktabs}.",
+    "% Needs \\usepackage{booktabs,graphicx}.",
     f"% {' '.join(command.split())}",
   ]
   return "\n".join([*parts, *map(_tex_table, tables)]) + "\n"
@@ -103,16 +103,18 @@ def _tex_table(table: Table) -> str:
       return "--"
     value, interval = shown(found.number)
     value = _TEX_MARKS[found.mark].format(value)
-    return rf"{value} {{\scriptsize {interval}}}"
+    return rf"\shortstack[r]{{{value}\\{{\tiny {interval}}}}}"
 
   def row(cells: Iterable[str]) -> str:
-    return " & ".join(cells) + r" \\"
+    return " & ".join(cells) + r" \\[2pt]"
 
   heads = [*table.heads, *table.columns, "records"]
   lines = [
     r"\begin{table}",
     r"  \centering\small",
     f"  \\caption{{{tex_text(f'{table.title}. {table.caption}'.strip())}}}",
+    # Ten editors with their intervals are wider than a page.
+    r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
     f"  \\begin{{tabular}}{{ll{'r' * len(table.columns)}r}}",
     r"    \toprule",
     "    " + row(map(tex_text, heads)),
@@ -125,7 +127,7 @@ def _tex_table(table: Table) -> str:
     before = line.heads[0]
     cells = [*map(tex_text, line.heads), *map(cell, line.cells)]
     lines.append("    " + row([*cells, tex_text(line.records)]))
-  lines += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]
+  lines += [r"    \bottomrule", r"  \end{tabular}}", r"\end{table}"]
   return "\n".join(lines)
 
 
