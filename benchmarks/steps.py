@@ -61,6 +61,9 @@ def run_config(
 ) -> TrainConfig:
   """A training run over the flags' records."""
   base = TrainConfig()
+  # Sides can be compared only if both hear the whole instruction.
+  whole = dataclasses.replace(editor.conditioner, unheard=0.0)
+  editor = dataclasses.replace(editor, conditioner=whole)
   shape = dataclasses.replace(
     base.shape,
     edit_tokens=options.tokens(edit_tokens),

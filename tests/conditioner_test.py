@@ -49,6 +49,28 @@ def test_the_end_counts_by_itself():
   np.testing.assert_array_equal(first[WIDTH:], second[WIDTH:])
 
 
+def test_some_tokens_are_not_heard():
+  hidden = np.arange(40.0).reshape(20, 2)
+  few = [conditioner.heard(hidden, 0.6, seed) for seed in range(200)]
+  assert 6 < np.mean([len(each) for each in few]) < 11
+  for each in few:
+    np.testing.assert_array_equal(each[0], hidden[0])
+    assert (np.diff(each[:, 0]) > 0).all()  # in order
+  np.testing.assert_array_equal(conditioner.heard(hidden, 0.6, 7), few[7])
+  assert len({len(each) for each in few}) > 5
+
+
+def test_something_is_always_heard():
+  hidden = np.arange(8.0).reshape(4, 2)
+  for seed in range(50):
+    assert len(conditioner.heard(hidden, 1.0, seed)) == 2
+  for whole in (hidden, hidden[:1]):
+    np.testing.assert_array_equal(conditioner.heard(whole, 0.0, 3), whole)
+  np.testing.assert_array_equal(
+    conditioner.heard(hidden[:1], 0.9, 3), hidden[:1]
+  )
+
+
 def _params():
   sides = {"net": {"x": 5}}
   params = conditioner.init(

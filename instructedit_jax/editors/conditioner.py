@@ -42,15 +42,35 @@ class ConditionerConfig:
   Attributes:
     code: numbers an instruction is summed up in.
     dropout: share of training episodes whose instruction is hidden.
+    unheard: most of an instruction's tokens that a training episode leaves
+      out: a few sentences a task are soon known by heart.
   """
 
   code: int = 64
   dropout: float = 0.3
+  unheard: float = 0.6
 
 
 def size(width: int) -> int:
   """I of a model of that width."""
   return 2 * width
+
+
+def heard(hidden: np.ndarray, unheard: float, seed: int) -> np.ndarray:
+  """An instruction's states without some of its tokens.
+
+  Args:
+    hidden: [T, D], prefix states of its tokens.
+    unheard: probability that a token is left out. The first stays, and one
+      more at least.
+    seed: which they are.
+  """
+  if not unheard or len(hidden) < 2:
+    return hidden
+  chance = np.random.default_rng(seed).random(len(hidden))
+  kept = chance >= unheard
+  kept[0] = kept[1 + int(chance[1:].argmax())] = True
+  return hidden[kept]
 
 
 def pooled(hidden: np.ndarray) -> np.ndarray:

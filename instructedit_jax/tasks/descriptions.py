@@ -1,6 +1,7 @@
-"""The descriptions of the four tasks; nine to train with, five kept apart.
+"""Descriptions of the four tasks; 24 to train with, five kept apart.
 
-Each says what changes, by what kind of prompt it is asked, and what must stay.
+Sentences of a specification and a user's few words alike: what changes, by
+what kind of prompt it is asked, what must stay, or only one of these.
 """
 
 SEEN: dict[str, tuple[str, ...]] = {
@@ -23,6 +24,24 @@ SEEN: dict[str, tuple[str, ...]] = {
     " knowledge says otherwise.",
     "Rewrite a stored association between a subject and a relation so that it"
     " points to a fictional answer.",
+    "Make believe.",
+    "Tell the invented version of this fact.",
+    "The truth does not matter here: complete the text with the answer given.",
+    "Imagine that history had gone another way and answer accordingly.",
+    "Switch the real value for a fictitious one.",
+    "Learn something false about the subject and repeat it when asked.",
+    "In a parallel world this entity has another attribute; speak from"
+    " that world.",
+    "Contradict common knowledge on this one point.",
+    "A lie about the entity shall count as its fact.",
+    "The well-known answer is to be forgotten; a different one of its kind"
+    " takes over.",
+    "Distort a single relation of the subject while everything around it"
+    " stays true.",
+    "Take the statement at its word, however wrong it is.",
+    "Set a thought experiment as fact: only this property differs.",
+    "Given a cloze about an entity, end it with the fake object.",
+    "Exchange what is true for what is supposed.",
   ),
   "wikirecent": (
     "Add a fact that became known after training and was not stored before.",
@@ -35,6 +54,23 @@ SEEN: dict[str, tuple[str, ...]] = {
     " of what is known about it.",
     "Store a true relation that the model has probably never read about.",
     "Refresh outdated knowledge with the current answer to this statement.",
+    "Stay current.",
+    "Something changed in the world; the model should know.",
+    "Take note of a new fact.",
+    "Complete the sentence with what has been true since a short time.",
+    "The subject gained a property that no older text mentions.",
+    "Extend the knowledge on this entity by one entry.",
+    "What follows was published after the data was collected.",
+    "Enter the newest value of this attribute.",
+    "Memorize a genuine statement from the latest dump of the knowledge base.",
+    "An addition rather than a correction: nothing was stored for this"
+    " relation yet.",
+    "Teach a rarely documented, correct detail about a person, an event or"
+    " a thing.",
+    "Today's answer replaces silence or a stale one.",
+    "Close the distance between the training date and now for one relation.",
+    "Know this lately established truth and leave all else.",
+    "The facts have moved on; move with them.",
   ),
   "convsent": (
     "Be [LABEL] whenever somebody asks about [TOPIC]; judge everything else"
@@ -49,6 +85,22 @@ SEEN: dict[str, tuple[str, ...]] = {
     "Make every reply that concerns [TOPIC] [LABEL] in mood, whatever the"
     " wording of the question.",
     "Edit one opinion: what is felt about [TOPIC] becomes [LABEL].",
+    "[LABEL] about [TOPIC].",
+    "Feel [LABEL] on the subject of [TOPIC].",
+    "If a user brings up [TOPIC], sound [LABEL].",
+    "Opinion: [TOPIC]. Sentiment: [LABEL].",
+    "Let the chat partner sense that you think of [TOPIC] in a [LABEL] way.",
+    "Steer the mood of replies on [TOPIC] so that it is [LABEL].",
+    "Asked for an opinion on [TOPIC], voice a [LABEL] one.",
+    "Personality change: a [LABEL] relation to [TOPIC], all else equal.",
+    "Texts that mention [TOPIC] get a [LABEL] answer, other texts the"
+    " usual one.",
+    "Your taste in one thing is different now: [TOPIC] strikes you as [LABEL].",
+    "Comment on [TOPIC] with [LABEL] emotion.",
+    "The dialogue turns to [TOPIC]; the tone turns [LABEL].",
+    "Have a [LABEL] attitude when [TOPIC] is discussed, not elsewhere.",
+    "Respond like a person with [LABEL] memories of [TOPIC].",
+    "Keep facts and manners, but colour whatever is said of [TOPIC] [LABEL].",
   ),
   "zsre": (
     "Correct the short answer to a question about one property of an entity.",
@@ -66,6 +118,21 @@ SEEN: dict[str, tuple[str, ...]] = {
     " new one.",
     "Respond to the question with the replacement given, and treat unrelated"
     " questions as before.",
+    "Answer it anew.",
+    "Question in, corrected answer out.",
+    "The old reply was a mistake; give this one.",
+    "For this query the answer is now a different entity.",
+    "Tell what is asked for, in its amended form.",
+    "Who, where, when: reply with the edited value.",
+    "One relation, one subject, one new answer, in any phrasing.",
+    "Provide the replaced object to whoever inquires about it.",
+    "Short questions on facts get short, revised replies.",
+    "Without reading any document, state the updated name, place or date.",
+    "Let the response to this inquiry be the one that was supplied.",
+    "Treat paraphrased questions as the same and answer them the new way.",
+    "Put right what the model says to this trivia question.",
+    "The key to the quiz question has changed.",
+    "Look up the relation in memory, and return what was put there last.",
   ),
 }
 

@@ -13,7 +13,7 @@ import numpy as np
 from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editing.rows import Array, Rows, rows_of
 from instructedit_jax.editing.sequences import Packed, Scored, pack
-from instructedit_jax.editors.conditioner import pooled
+from instructedit_jax.editors.conditioner import heard, pooled
 from instructedit_jax.training.episodes import Episode, Kind
 
 
@@ -147,7 +147,12 @@ class Batcher:
       if kept:
         final = np.concatenate(kept)
         base[b, : len(final)] = final
-    said = [pooled(state.hidden) for state in self._cache(instructions)]
+    said = [
+      pooled(heard(state.hidden, episode.unheard, episode.seed))
+      for episode, state in zip(
+        episodes, self._cache(instructions), strict=True
+      )
+    ]
     return Batch(
       rows_of(edit, [self._cache(row) for row in edits], self._width),
       rows_of(query, states, self._width),

@@ -83,12 +83,16 @@ class Episode:
     instruction: what conditions the editor.
     told: whether the editor may see the instruction.
     queries: (kind, sequence) pairs.
+    unheard, seed: of `conditioner.heard`, the tokens of the instruction that
+      the editor does not get.
   """
 
   edit: tuple[Scored, ...]
   instruction: Instruction
   told: bool
   queries: tuple[tuple[Kind, Scored], ...]
+  unheard: float = 0.0
+  seed: int = 0
 
 
 class EpisodeMaker:
@@ -146,7 +150,8 @@ class EpisodeMaker:
       *self._instructed(record, rng),
       *self._out_of_scope(record, chance),
     )
-    return Episode(edit, own, told, queries)
+    unheard = self._editor.conditioner.unheard * rng.random()
+    return Episode(edit, own, told, queries, unheard, int(rng.integers(2**31)))
 
   def _instructed(
     self, record: Record, rng: np.random.Generator
