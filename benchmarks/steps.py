@@ -3,7 +3,7 @@
 An episode is one edit with its questions. Ours and the batched PyTorch step
 take the same episodes; the released step takes records of the same tasks, one
 at a time, with the questions it was released with: the prompt that made the
-edit and about three others, where ours ask eight, or five (`SHORT`).
+edit and about three others, where ours ask ten, or five (`SHORT`).
 """
 
 import dataclasses
