@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from instructedit_jax import figures
 from instructedit_jax.errors import UserError
+from instructedit_jax.experiments import pictures
 
 
 @pytest.fixture
@@ -120,3 +121,17 @@ def test_smoothing_keeps_constants_and_the_mean_of_a_line():
   assert figures._smooth([2.0] * 300) == pytest.approx([2.0] * 300)
   line = [float(i) for i in range(300)]
   assert figures._smooth(line)[10:-10] == pytest.approx(line[10:-10])
+
+
+def test_a_line_looks_the_same_in_all_panels(tmp_path, drawn):
+  """Also where a panel lacks the lines before it."""
+  points = [(1, 5, 4, 6), (2, 7, 6, 8)]
+  both = {"first": points, "second": points}
+  panels = {"all": both, "one": {"second": points}}
+  pictures.lines(panels, tmp_path / "lines.png", "title", "tasks")
+  whole, one = drawn[0].axes
+  colours = [
+    line[0].get_color() for line in (*whole.containers, *one.containers)
+  ]
+  assert colours[0] != colours[1] == colours[2]
+  assert list(one.get_xticks()) == [1, 2]

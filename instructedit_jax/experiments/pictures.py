@@ -68,8 +68,17 @@ def lines(
     xlabel: below them.
   """
 
+  # A name looks the same in all panels, those included that lack some names.
+  style = {
+    name: i
+    for i, name in enumerate(
+      dict.fromkeys(n for p in panels.values() for n in p)
+    )
+  }
+
   def draw(axes: Axes, named: Mapping[str, Sequence[tuple]]) -> None:
-    for i, (name, points) in enumerate(named.items()):
+    for name, points in named.items():
+      i = style[name]
       x, y, low, high = np.array(points, float).T
       axes.errorbar(
         x,
@@ -84,6 +93,9 @@ def lines(
         label=name,
       )
     axes.set_xlabel(xlabel)
+    axes.set_xticks(
+      sorted({point[0] for each in named.values() for point in each})
+    )
 
   _grid(panels, draw, out_png, title, size=(3.4, 2.6))
 
