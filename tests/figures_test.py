@@ -135,3 +135,14 @@ def test_a_line_looks_the_same_in_all_panels(tmp_path, drawn):
   ]
   assert colours[0] != colours[1] == colours[2]
   assert list(one.get_xticks()) == [1, 2]
+
+
+def test_boxes_share_a_scale(tmp_path, drawn):
+  panels = {
+    "small": {"a": [1, 2, 3, 4, 5]},
+    "large": {"a": [10, 20, 30, 40, 50]},
+  }
+  pictures.boxes(panels, tmp_path / "boxes.png", "title", "norm")
+  small, large = drawn[0].axes
+  assert small.get_ylim() == large.get_ylim()
+  assert small.get_ylim()[0] < 1 < 50 < small.get_ylim()[1]

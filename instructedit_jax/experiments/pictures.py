@@ -106,7 +106,7 @@ def boxes(
   title: str,
   ylabel: str,
 ) -> None:
-  """One panel of boxes a title, on a logarithmic scale.
+  """One panel of boxes a title, all on one logarithmic scale.
 
   Args:
     panels: title -> box's name -> percentiles 5, 25, 50, 75, 95, positive.
@@ -114,6 +114,8 @@ def boxes(
     title: above the panels.
     ylabel: what is measured.
   """
+
+  every = [v for each in panels.values() for box in each.values() for v in box]
 
   def draw(axes: Axes, named: Mapping[str, Sequence[float]]) -> None:
     keys = ("whislo", "q1", "med", "q3", "whishi")
@@ -125,6 +127,7 @@ def boxes(
       showfliers=False,
     )
     axes.set_yscale("log")
+    axes.set_ylim(min(every) / 1.3, 1.3 * max(every))
     axes.set_ylabel(ylabel)
     axes.tick_params(axis="x", labelrotation=30)
 
