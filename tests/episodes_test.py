@@ -40,16 +40,22 @@ def test_an_opinion_is_asked_under_other_questions(model):
   assert False in asked
 
 
+def _in_scope(model, config):
+  """The in-scope queries of every validation record's episode."""
+  made = Episodes(model, config, load_records(config))
+  assert made.validation
+  for record in made.validation:
+    queries = made._maker(record, np.random.default_rng(0)).queries
+    yield [query for query in queries if query[0] is not Kind.KEEP]
+
+
 def test_of_further_questions_the_beginning_counts(model):
   """One reply in full, two beginnings, and one to avoid."""
   config = tiny.config(
     tasks=(("convsent", 1.0),),
     episode=EpisodeConfig(instructed=0, opening_tokens=2, target_tokens=6),
   )
-  made = Episodes(model, config, load_records(config))
-  for record in made.validation:
-    queries = made._maker(record, np.random.default_rng(0)).queries
-    (_, bare), (_, other), *rest = [q for q in queries if q[0] is not Kind.KEEP]
+  for (_, bare), (_, other), *rest in _in_scope(model, config):
     assert len(other.labels) == len(bare.labels)
     assert [kind for kind, _ in rest] == [Kind.EDIT, Kind.EDIT, Kind.AVOID]
     for _, opening in rest[:2]:
@@ -62,10 +68,7 @@ def test_a_fact_has_further_questions_too(model):
     tasks=(("counterfact", 1.0),),
     episode=EpisodeConfig(instructed=0, opening_tokens=2, openings=2),
   )
-  made = Episodes(model, config, load_records(config))
-  for record in made.validation:
-    queries = made._maker(record, np.random.default_rng(0)).queries
-    (_, bare), (_, other), *rest = [q for q in queries if q[0] is not Kind.KEEP]
+  for (_, bare), (_, other), *rest in _in_scope(model, config):
     assert other.labels == bare.labels
     assert [kind for kind, _ in rest] == [Kind.EDIT, Kind.EDIT]
     for _, opening in rest:

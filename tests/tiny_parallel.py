@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from instructedit_jax.editing.rows import Rows
+from instructedit_jax.editors import conditioner
 from instructedit_jax.editors.hypernetwork import HypernetworkConfig
 from instructedit_jax.editors.metalearned import EditorConfig
 from instructedit_jax.models.language_model import LanguageModel
@@ -65,7 +66,9 @@ def batch(model: LanguageModel) -> Batch:
   avoid = np.zeros((EPISODES, 3), bool)
   told = np.arange(EPISODES) % 2 == 0
   weight = np.abs(normal(5))
-  return Batch(edit, query, base, weight, avoid, normal(2 * width), told)
+  return Batch(
+    edit, query, base, weight, avoid, normal(conditioner.size(width)), told
+  )
 
 
 def outcome(run: TrainConfig, model: LanguageModel) -> dict[str, np.ndarray]:

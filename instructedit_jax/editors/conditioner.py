@@ -144,8 +144,7 @@ def apply(
   Returns:
     a modulation for `hypernetwork.apply`, and factors [B, M].
   """
-  # Base weights stay: neither they nor the moments are to be moved by this.
-  plain = jax.lax.stop_gradient(stats.whiten(moments, instruction_BI, _FLOOR))
+  plain = stats.whiten(moments, instruction_BI, _FLOOR)
   code = jax.nn.gelu(plain @ params["code"] + params["bias"][None, :])
   code = jnp.where(given_B[:, None], code, 0)
   modulation = jax.tree.map(lambda table: code @ table, params["layers"])

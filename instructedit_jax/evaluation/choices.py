@@ -22,7 +22,7 @@ import numpy as np
 
 from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation.natural import NATURAL, sentence
-from instructedit_jax.tasks import instructions, scopes
+from instructedit_jax.tasks import drawing, instructions, scopes
 from instructedit_jax.tasks.instructions import (
   LABEL,
   TOPIC,
@@ -100,7 +100,7 @@ def _nonsense(
 
   def word(like: str) -> str:
     words = _WORDS[min(len(like), max(_WORDS))]
-    return words[int(rng.integers(len(words)))]
+    return drawing.one(rng, words)
 
   name = word(real.task)
   words = [word(text) for text in real.description.split()]

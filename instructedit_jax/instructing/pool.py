@@ -1,15 +1,14 @@
 """The pool file that a search leaves, with where everything came from."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import instructedit_jax
+from instructedit_jax.digest import digest
 from instructedit_jax.errors import UserError
-from instructedit_jax.instructing.prompting import digest
 from instructedit_jax.instructing.state import State, TaskState, now
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def assemble(
   missing = [task for task in state.tasks if task not in tasks]
   return {
     "format": FORMAT,
-    "version": digest(json.dumps(tasks, sort_keys=True))[:16],
+    "version": digest(tasks)[:16],
     "tasks": tasks,
     "provenance": {
       "writer": state.settings["writer"],

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from instructedit_jax.tasks import drawing
 from instructedit_jax.tasks.relations import COMPOUND, PERSONS, WORDINGS
 
 # Neutral sentences that may precede a prompt: no names, no facts.
@@ -150,16 +151,16 @@ def rephrase(prompt: str, subject: str, rng: np.random.Generator) -> str:
   plain = [w for w in wordings(prompt) if subject in w or subject not in prompt]
   kind = rng.random()
   if plain and kind < 0.5:
-    return _choice(rng, plain)
+    return drawing.one(rng, plain)
   asked = list(_questions(prompt, plain))
   if asked and kind < 0.75:
-    return _choice(rng, asked)
-  return _choice(rng, list(_placed(_choice(rng, [prompt, *plain]))))
+    return drawing.one(rng, asked)
+  return drawing.one(rng, list(_placed(drawing.one(rng, [prompt, *plain]))))
 
 
 def continuation(rng: np.random.Generator) -> str:
   """The beginning of some text after an answer."""
-  return CONTINUATIONS[int(rng.integers(len(CONTINUATIONS)))]
+  return drawing.one(rng, CONTINUATIONS)
 
 
 def _questions(
@@ -207,10 +208,6 @@ _HEADS = ("head of state", "head of government")
 
 def _capital(text: str) -> str:
   return text[0].upper() + text[1:]
-
-
-def _choice(rng: np.random.Generator, options: list[str]) -> str:
-  return options[int(rng.integers(len(options)))]
 
 
 def _distinct(variants: list[str], prompt: str) -> tuple[str, ...]:

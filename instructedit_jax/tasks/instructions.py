@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from instructedit_jax.errors import UserError
+from instructedit_jax.tasks import drawing
 from instructedit_jax.tasks.descriptions import HELD_OUT, SEEN
 from instructedit_jax.tasks.record import TASKS, Record
 
@@ -110,8 +111,7 @@ def draw(
   Raises:
     UserError: the record's task has no pool; give it an `Instruction`.
   """
-  choices = _pool(record, pools).of(split)
-  return _filled(record, choices[int(rng.integers(len(choices)))])
+  return _filled(record, drawing.one(rng, _pool(record, pools).of(split)))
 
 
 def fixed(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from instructedit_jax.tasks import drawing
 from instructedit_jax.tasks.record import Record
 
 _PLACE = "{subject}"
@@ -69,7 +70,7 @@ class Neighbours:
     relation = self.relations[int(index)]
     if relation.template == own:
       return None
-    answer = relation.answers[int(rng.integers(len(relation.answers)))]
+    answer = drawing.one(rng, relation.answers)
     return relation.template.replace(_PLACE, record.subject), answer
 
   def same_relation(
@@ -85,7 +86,7 @@ class Neighbours:
     pairs = pairs or self._everyone
     if not pairs:
       return None
-    subject, answer = pairs[int(rng.integers(len(pairs)))]
+    subject, answer = drawing.one(rng, pairs)
     if subject == record.subject:
       return None
     return template.replace(_PLACE, subject), answer
@@ -102,4 +103,4 @@ class Neighbours:
       return asked, record.ground_truth[0]
     if not self._everyone:
       return None
-    return asked, self._everyone[int(rng.integers(len(self._everyone)))][1]
+    return asked, drawing.one(rng, self._everyone)[1]

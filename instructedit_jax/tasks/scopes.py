@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from instructedit_jax.errors import UserError
+from instructedit_jax.tasks import drawing
 from instructedit_jax.tasks.instructions import Instruction, Split
 
 Scope = Literal["wide", "verbatim"]
@@ -82,8 +83,7 @@ def stated(instruction: Instruction, sentence: str) -> Instruction:
 
 def draw(rng: np.random.Generator, scope: Scope) -> str:
   """One of a scope's sentences for training."""
-  texts = SENTENCES[scope]["seen"]
-  return texts[int(rng.integers(len(texts)))]
+  return drawing.one(rng, SENTENCES[scope]["seen"])
 
 
 def fixed(scope: str, number: str) -> str:

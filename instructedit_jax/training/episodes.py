@@ -13,7 +13,7 @@ import numpy as np
 
 from instructedit_jax.editing.sequences import Scored
 from instructedit_jax.editors.metalearned import EditorConfig
-from instructedit_jax.tasks import augment, instructions
+from instructedit_jax.tasks import augment, drawing, instructions
 from instructedit_jax.tasks.instructions import Instruction
 from instructedit_jax.tasks.neighbours import Neighbours
 from instructedit_jax.tasks.record import Conversation, Record
@@ -165,7 +165,7 @@ class EpisodeMaker:
       query = self.instruction(record, rng)
       prompt, answer = self._elsewhere(record, rng)
       if record.locality:
-        probe = record.locality[int(rng.integers(len(record.locality)))]
+        probe = drawing.one(rng, record.locality)
         prompt, answer = probe.prompt, probe.answers[0]
       limit = self.config.locality_tokens
       asked = query.apply(prompt)
@@ -194,7 +194,7 @@ class EpisodeMaker:
   def _paraphrase(self, record: Record, rng: np.random.Generator) -> str:
     """A prompt with the same answer: the record's own, or one by rule."""
     if record.conversation is not None:
-      return _drawn(record.conversation.questions, rng)
+      return drawing.one(rng, record.conversation.questions)
     own = list(record.rephrases)
     own += [
       probe.prompt
@@ -203,12 +203,13 @@ class EpisodeMaker:
       if probe.kind == "Subject_Aliasing" and record.target in probe.answers
     ]
     if own and rng.random() < 0.4:
-      return _drawn(own, rng)
+      return drawing.one(rng, own)
     return augment.rephrase(record.prompt, record.subject, rng)
 
   def _opposite(self, talk: Conversation, rng: np.random.Generator) -> Scored:
     """A reply of the other sentiment to one of the questions."""
-    prompt, reply = _drawn(talk.questions, rng), _drawn(talk.opposite, rng)
+    prompt = drawing.one(rng, talk.questions)
+    reply = drawing.one(rng, talk.opposite)
     return self._score(prompt, reply, self.config.reply_tokens)
 
   def _out_of_scope(
@@ -220,8 +221,7 @@ class EpisodeMaker:
       count = min(self.config.own_locality, len(own))
       for i in rng.choice(len(own), count, replace=False):
         probe = own[int(i)]
-        answer = probe.answers[int(rng.integers(len(probe.answers)))]
-        chosen.append((probe.prompt, answer))
+        chosen.append((probe.prompt, drawing.one(rng, probe.answers)))
     near = self.config.own_locality - len(chosen) + self.config.near_locality
     # The hardest come first: what does not fit a row is left out at its end.
     for draw, count in (
@@ -267,18 +267,13 @@ class EpisodeMaker:
   ) -> tuple[str, str]:
     """A prompt of another record, as it is or in other words."""
     for _ in range(8):
-      other = self._others[int(rng.integers(len(self._others)))]
+      other = drawing.one(rng, self._others)
       if other.subject != record.subject:
         break
     if other.locality and rng.random() < 0.5:
-      probe = other.locality[int(rng.integers(len(other.locality)))]
+      probe = drawing.one(rng, other.locality)
       return probe.prompt, probe.answers[0]
     answer = other.ground_truth[0] if other.ground_truth else other.target
     if other.conversation is None and rng.random() < 0.25:
       return augment.rephrase(other.prompt, other.subject, rng), answer
     return other.prompt, answer
-
-
-def _drawn(texts: Sequence[str], rng: np.random.Generator) -> str:
-  """One of them."""
-  return texts[int(rng.integers(len(texts)))]

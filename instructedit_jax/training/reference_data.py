@@ -19,7 +19,7 @@ from instructedit_jax.editing.sequences import bucket
 from instructedit_jax.editors.reference import Batch
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.tokenizer import Tokenizer
-from instructedit_jax.tasks import instructions
+from instructedit_jax.tasks import drawing, instructions
 from instructedit_jax.tasks.instructions import Pools
 from instructedit_jax.tasks.record import Conversation, Record
 from instructedit_jax.tasks.splits import load_split
@@ -193,7 +193,7 @@ def _example(
   """None if the published loss is undefined for the record."""
 
   def one_of(texts: Sequence[str]) -> str:
-    return texts[int(rng.integers(len(texts)))]
+    return drawing.one(rng, texts)
 
   record = records[index]
   if record.conversation is not None:

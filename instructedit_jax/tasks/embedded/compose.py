@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from instructedit_jax.tasks import drawing
 from instructedit_jax.tasks.embedded.facts import Entity
 from instructedit_jax.tasks.embedded.wordings import MANY, WORDINGS, Wording
 
@@ -173,7 +174,7 @@ class Composer:
     )
 
   def _choice(self, options: Sequence[Any]) -> Any:
-    return options[int(self.rng.integers(len(options)))]
+    return drawing.one(self.rng, options)
 
 
 def _follows(changed: str, relation: str) -> bool:
