@@ -105,6 +105,13 @@ def test_pair_start_by_hand():
   assert start == len(ids)
 
 
+def test_special_tokens_are_left_out_or_spelt():
+  tokenizer = metaspace()
+  ids = [*tokenizer.encode("Paris", bos=False), *tokenizer.eos_ids]
+  assert tokenizer.decode(ids) == "Paris"
+  assert tokenizer.spell(ids) == "Paris</s>"
+
+
 def test_continuation_keeps_its_leading_space():
   tokenizer = metaspace()
   prompt = tokenizer.encode("France is")

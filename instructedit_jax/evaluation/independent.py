@@ -287,7 +287,7 @@ class _Run:
       "" if instruction is None else instruction.description,
       {name: round(value, 6) for name, value in found.items()},
       [
-        scores.item_row(item, answers, given, of_item, model.text.decode)
+        scores.item_row(item, answers, given, of_item, model.text.spell)
         for item, answers, given, of_item in zip(
           case.items, predicted, free, of_items, strict=True
         )

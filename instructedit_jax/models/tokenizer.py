@@ -72,6 +72,14 @@ class Tokenizer:
     """Text of token ids, special tokens left out."""
     return self.core.decode([int(i) for i in ids], skip_special_tokens=True)
 
+  def spell(self, ids: Sequence[int] | Any) -> str:
+    """Text of token ids, special tokens by their names.
+
+    For readers: a model that ends its turn where an answer should begin has
+    said something.
+    """
+    return self.core.decode([int(i) for i in ids], skip_special_tokens=False)
+
   def decode_after(self, before: Sequence[int], ids: Sequence[int]) -> str:
     """Text that `ids` add after the ids `before`.
 
