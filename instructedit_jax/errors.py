@@ -6,3 +6,7 @@ class UserError(ValueError):
 
   Entry points print the message alone, without a traceback, and exit with 2.
   """
+
+
+class Stopped(UserError):
+  """Work was ended by a signal; the same command goes on."""

@@ -43,9 +43,7 @@ _MODEL = flags.DEFINE_string(
 _DTYPE = flags.DEFINE_enum(
   "dtype", None, ["float32", "bfloat16"], "Of the weights; default as trained."
 )
-_TASKS = flags.DEFINE_list(
-  "tasks", None, "Tasks; by default those the editor names, else all."
-)
+_TASKS = flags.DEFINE_list("tasks", None, "Tasks; by default all known ones.")
 _DATA = flags.DEFINE_string(
   "data", None, "A folder, 'embedded' or 'hub'; default as trained."
 )

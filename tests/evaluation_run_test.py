@@ -170,6 +170,17 @@ def test_edits_are_kept_as_often_as_asked_for_and_no_longer():
   for _ in range(2):
     small.propose_each(model, first)
   assert len(calls) == 2  # no room: made each time
+  # One of two query styles was evaluated before: nothing is held for it.
+  once = Kept(Counted(), times=2)
+  once.skip()
+  once.propose_each(model, first)
+  assert not once._held
+  left = Kept(Counted(), times=2)
+  left.propose_each(model, first)
+  free = left._free
+  left.clear()
+  assert left._free > free
+  assert not left._held
 
 
 def test_a_damaged_chunk_is_made_again(folder, tmp_path):
@@ -274,3 +285,10 @@ def test_the_command(folder, tmp_path):
   assert "1/1 100.0%" in result.stderr
   command = json.loads((tmp_path / "o" / "protocol.json").read_text())
   assert command["command"].startswith("python -m instructedit_jax.evaluate")
+
+
+def test_instructed_questions_need_an_instruction():
+  options = Options(instruction="none")
+  with pytest.raises(UserError, match="--queries=bare"):
+    Settings(("base",), "out", options=options)
+  Settings(("base",), "out", queries=("bare",), options=options)

@@ -19,6 +19,7 @@ from instructedit_jax.experiments import (
 )
 from instructedit_jax.experiments.setup import given_editors, setup
 from instructedit_jax.models.language_model import load_model
+from instructedit_jax.reports.runs import Run
 from instructedit_jax.training import config as config_lib
 from tests import tiny, tiny_run
 
@@ -172,6 +173,42 @@ def test_cases_can_be_read(tmp_path, given):
   for word in ("reliability: ", "locality: ", "| before", "| mend"):
     assert word in text
   assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_an_answer_stands_under_its_editor():
+  """Also where an editor failed on the record, be it the first one."""
+
+  def of(editor, ids):
+    records = [
+      {
+        "id": id_,
+        "prompt": "P",
+        "target": "T",
+        "items": [
+          {
+            "metric": "reliability",
+            "prompt": "P",
+            "answers": ["T"],
+            "before": "x",
+            "after": f"{editor} {id_}",
+          }
+        ],
+      }
+      for id_ in ids
+    ]
+    return Run(editor, ["f"], editor, records={("t", "bare"): records})
+
+  runs = [of("a", "2"), of("b", "3"), of("c", "123")]
+  texts = case.answers(runs, "t", "bare")
+  cells = {
+    head[0]: [cell.strip() for cell in text.split("\n")[2].split("|")[4:-1]]
+    for head, text in texts.items()
+  }
+  assert cells == {
+    "2": ["_a 2_", "", "_c 2_"],
+    "3": ["", "_b 3_", "_c 3_"],
+    "1": ["", "", "_c 1_"],
+  }
 
 
 def test_the_data_are_counted(tmp_path):

@@ -6,13 +6,12 @@ import ml_collections
 import numpy as np
 import pytest
 
-from instructedit_jax.errors import UserError
-from instructedit_jax.experiments import compare, entrants, norms, sweep
+from instructedit_jax.errors import Stopped, UserError
+from instructedit_jax.experiments import entrants, norms, sweep
 from instructedit_jax.experiments.entrants import Entrant
 from instructedit_jax.experiments.proportions import recommend
 from instructedit_jax.experiments.setup import setup
 from instructedit_jax.models.language_model import load_model
-from instructedit_jax.reports.runs import Run
 from instructedit_jax.training import config as config_lib
 from tests import tiny, tiny_run
 
@@ -90,6 +89,43 @@ def test_only_what_is_missing_is_trained(tmp_path, trained):
   assert trained[-1][:2] == ("one-0", 7)
 
 
+def test_a_longer_run_is_not_taken_for_a_shorter_one(tmp_path, trained):
+  (tmp_path / "editors" / "one-0" / "checkpoints" / "300").mkdir(parents=True)
+  made = setup(
+    *("sweep", _config({"one": _recipe()})),
+    work=tmp_path, seeds=(0,), steps=100,
+  )  # fmt: skip
+  with pytest.raises(UserError, match="300 steps, more than 100"):
+    entrants.entrants(made)
+  assert trained == []
+
+
+def test_a_stopped_training_stops_the_experiment(tmp_path, monkeypatch):
+  def stop(config, folder):
+    raise Stopped("stopped by request")
+
+  monkeypatch.setattr(entrants.loop, "train", stop)
+  made = setup("sweep", _config({"one": _recipe()}), work=tmp_path)
+  with pytest.raises(Stopped):
+    entrants.entrants(made)
+
+
+def test_given_editors_say_what_they_were_trained_on(tmp_path):
+  model = load_model("random:tiny-llama")
+  config = {"tasks": [["zsre", 1.0], ["convsent", 0.0]], "seed": 4}
+  for name in "ab":
+    editor = tiny.editor(model, "mend")
+    details = {**editor.details, "config": config | {"dtype": name}}
+    object.__setattr__(editor, "details", details)
+    editor.save(tmp_path / name)
+  a, b = (entrants.given("mine", (str(tmp_path / name),)) for name in "ab")
+  assert (a.trained_on, a.seeds, a.dtype) == (("zsre",), (4,), "a")
+  assert entrants.given("u", ("ultraedit",)).trained_on == ()
+  assert entrants.dtype([a, entrants.given("u", ("ultraedit",))]) == "a"
+  with pytest.raises(UserError, match="a and b"):
+    entrants.dtype([a, b])
+
+
 @pytest.mark.slow
 def test_a_sweep(tmp_path, trained):
   editors = {
@@ -144,38 +180,3 @@ def test_the_best_mixture_is_found():
     assert low - 0.05 <= share <= high + 0.05
   with pytest.raises(UserError, match="needs 6"):
     recommend(shares[:4], value[:4], np.ones(4))
-
-
-def _run(editor, scores):
-  records = [{"id": id_, "scores": {"m": v}} for id_, v in scores.items()]
-  return Run(editor, ["f"], editor, records={PLACE: records})
-
-
-def test_a_constant_difference_has_no_spread():
-  rng = np.random.default_rng(0)
-  base = {str(i): float(v) for i, v in enumerate(rng.normal(50, 20, 40))}
-  more = {id_: value + 3 for id_, value in base.items()}
-  found = compare.difference([_run("a", more)], [_run("b", base)], PLACE, "m")
-  assert (found.value, found.low, found.high) == pytest.approx((3, 3, 3))
-  assert found.verdict == "more"
-  assert found.records == 40
-  back = compare.difference([_run("b", base)], [_run("a", more)], PLACE, "m")
-  assert back.verdict == "less"
-
-
-def test_records_that_only_one_has_are_left_out():
-  a, b = {"1": 1.0, "2": 5.0}, {"2": 2.0, "3": 9.0}
-  found = compare.difference([_run("a", a)], [_run("b", b)], PLACE, "m")
-  assert (found.value, found.records) == (3, 1)
-  assert compare.difference([_run("a", a)], [_run("b", {})], PLACE, "m") is None
-
-
-def test_seeds_widen_the_interval():
-  rng = np.random.default_rng(1)
-  base = {str(i): float(v) for i, v in enumerate(rng.normal(50, 1, 30))}
-  seeds = [{k: v + shift for k, v in base.items()} for shift in (0, 8)]
-  mine = [_run("a", each) for each in seeds]
-  found = compare.difference(mine, [_run("b", base)] * 2, PLACE, "m")
-  assert found.value == pytest.approx(4)
-  assert found.low < 0 < found.high
-  assert found.verdict == "same"

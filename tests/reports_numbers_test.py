@@ -9,7 +9,13 @@ import pytest
 from instructedit_jax.errors import UserError
 from instructedit_jax.metrics import summary
 from instructedit_jax.reports import Settings, build
-from instructedit_jax.reports.aggregate import Number, _sample, numbers
+from instructedit_jax.reports.aggregate import (
+  Number,
+  _harmonic,
+  _overall,
+  _sample,
+  numbers,
+)
 from instructedit_jax.reports.folders import read_folders
 from instructedit_jax.reports.protocols import flat
 from instructedit_jax.reports.runs import runs_of
@@ -98,6 +104,18 @@ def test_intervals_over_runs_have_the_width_that_theory_says():
   values = rng.normal(size=(1, 200))
   draws = _sample(values, 0, 20_000).draws
   assert np.var(draws) == pytest.approx(np.var(values) / 200, rel=0.05)
+
+
+def test_a_good_run_is_good_on_all_tasks():
+  """Averaging over tasks does not make few runs many."""
+  rng = np.random.default_rng(0)
+  runs = np.array([[30.0], [50.0], [70.0]]) + rng.normal(size=(3, 50))
+  one = _harmonic([_sample(runs, 0, 5000)] * 2)
+  [overall] = _overall("mend", "abcd", {(t, "bare"): one for t in "abcd"})
+  alone = one.number(("a", "bare"), "mend", "harmonic_mean")
+  assert overall.value == pytest.approx(alone.value)
+  width = alone.high - alone.low
+  assert overall.high - overall.low == pytest.approx(width, rel=0.05)
 
 
 def test_records_that_lack_a_metric_do_not_count(tmp_path):

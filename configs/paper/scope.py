@@ -16,6 +16,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   for method in ("mend", "instructedit_text", "instructedit"):
     recipe = common.recipe(method)
     recipe.episode.scoped = 0.5
-    common.add(config, method, recipe)
-  config.reference = "mend"
+    # Trained on other episodes than the editors of these names elsewhere.
+    common.add(config, f"{method}_scoped", recipe)
+  config.reference = "mend_scoped"
   return config

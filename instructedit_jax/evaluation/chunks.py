@@ -109,7 +109,7 @@ def chunks_of(
   details = [dict(e.details) for e in editors.values() if e is not None]
   first = next((held for held in details if held), {})
   data = settings.data or first.get("data") or EMBEDDED
-  tasks = settings.tasks or tuple(first.get("eval_tasks") or TASKS)
+  tasks = settings.tasks or TASKS
   # Before the model, which takes longer than to find a misspelt name.
   records = {
     task: load_split(data, task, settings.split)[0][: settings.limit]

@@ -41,6 +41,15 @@ class Kept(Wrapped):
     self._free = max_bytes
     self._held: dict[Any, _Held] = {}
 
+  def skip(self) -> None:
+    """Every batch will be asked for once less."""
+    self._times -= 1
+
+  def clear(self) -> None:
+    """Lets go of what was kept and not asked for again."""
+    self._free += sum(held.size for held in self._held.values())
+    self._held.clear()
+
   def propose_each(
     self,
     model: LanguageModel,

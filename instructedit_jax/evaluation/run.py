@@ -49,9 +49,13 @@ def run(
   if reused:
     logging.info("%d records were evaluated by an earlier run", reused)
   total = sum(len(chunk.records) for chunk in chunks)
+  for chunk, results in zip(chunks, held, strict=True):
+    if results is not None and chunk.editor is not None:
+      chunk.editor.skip()
+  following = [chunk.editor for chunk in chunks[1:]] + [None]
   found = []
   with Progress(total, "evaluate", start=reused) as bar:
-    for chunk, results in zip(chunks, held, strict=True):
+    for chunk, results, coming in zip(chunks, held, following, strict=True):
       name = f"{chunk.task}/{chunk.label}/{chunk.query}"
 
       def progress(count: int, name: str = name) -> None:
@@ -60,6 +64,8 @@ def run(
       if results is None:
         results = chunk.evaluate(settings.options, progress)
       found.append(results)
+      if chunk.editor is not None and chunk.editor is not coming:
+        chunk.editor.clear()
   _write(pathlib.Path(settings.out), settings, chunks, found)
   return found
 

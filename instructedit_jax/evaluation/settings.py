@@ -3,7 +3,13 @@
 import dataclasses
 
 from instructedit_jax.errors import UserError
-from instructedit_jax.evaluation.options import QUERIES, Options
+from instructedit_jax.evaluation.options import (
+  BARE,
+  INSTRUCTED,
+  NONE,
+  QUERIES,
+  Options,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,8 +21,8 @@ class Settings:
     out: the folder of the results.
     model: spec of the base model; None takes the one the editors name.
     dtype: of its weights; None takes the one the editors were trained with.
-    tasks, data: None take what the first editor names, else all the known
-      tasks and "embedded".
+    tasks: None takes all the known ones.
+    data: None takes what the first editor was trained on, else "embedded".
     split, limit: which records; the first `limit` ones, None for all.
     queries: styles, of QUERIES.
     told: whether editors get the instruction too; else it only stands in front
@@ -48,3 +54,8 @@ class Settings:
     for query in self.queries:
       if query not in QUERIES:
         raise UserError(f"query {query!r}: must be one of {', '.join(QUERIES)}")
+    if INSTRUCTED in self.queries and self.options.instruction == NONE:
+      raise UserError(
+        "instructed queries need an instruction, not 'none'. Ask with"
+        f" --queries={BARE}, or choose an --instruction."
+      )

@@ -46,7 +46,8 @@ def run(setup: Setup) -> None:
   )
   build(
     Settings(
-      folders=measuring.folders,
+      folders=list(measuring.folders),
+      names=measuring.folders,
       out=setup.out,
       title=f"Cases, {setup.config.model}",
       command=setup.command,
@@ -68,17 +69,18 @@ def answers(runs: Sequence[Run], task: str, query: str) -> dict[str, str]:
     for run in mine
   ]
   found = {}
-  for id_ in held[0] if held else ():
-    first = held[0][id_]
+  for id_ in dict.fromkeys(id_ for each in held for id_ in each):
+    first = next(each[id_] for each in held if id_ in each)
     head = f"{id_}, {query}: {first['prompt']} → {first['target']}"
     lines = []
     for number, item in enumerate(first["items"]):
       if item["metric"] not in _KINDS:
         continue
-      given = [each[id_]["items"][number] for each in held if id_ in each]
       cells = [md_text(", ".join(item["answers"][:2])), _said(item, "before")]
-      cells += [_said(each, "after") for each in given]
-      cells += [""] * (len(mine) - len(given))
+      cells += [
+        _said(each[id_]["items"][number], "after") if id_ in each else ""
+        for each in held
+      ]
       kind = f"{item['metric']}: {_end(item['prompt'])}"
       lines.append((md_text(kind), cells))
     found[head] = table("question", ["answer", "before", *names], lines)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from instructedit_jax.reports.resampling import over_runs
 from instructedit_jax.reports.runs import Place, Run
 
 _LEVEL, _RESAMPLES = 0.95, 1000
@@ -55,25 +56,29 @@ def difference(
 ) -> Difference | None:
   """The difference of two editors' means; None if they share no record.
 
-  The same records are drawn for both. Runs are drawn too: together where both
-  have as many, as seeds go together, else each by itself.
+  The same records are drawn for both. Runs of the same seed go together, and
+  seeds that only one has are left out; where there is no such pair, as of an
+  editor that is not trained, each draws its own runs.
   """
   tables = [_scores(each, place, metric) for each in (runs, others)]
-  if not all(tables):
+  shared = [s for s in tables[0] if isinstance(s, int) and s in tables[1]]
+  if shared:
+    tables = [{s: table[s] for s in shared} for table in tables]
+  rows = [list(table.values()) for table in tables]
+  if not all(rows):
     return None
-  common = [
-    id_ for id_ in tables[0][0] if all(id_ in row for t in tables for row in t)
-  ]
+  alike = set.intersection(*(set(row) for each in rows for row in each))
+  common = [id_ for id_ in rows[0][0] if id_ in alike]
   if not common:
     return None
-  a, b = (np.array([[row[i] for i in common] for row in t]) for t in tables)
+  a, b = (np.array([[row[i] for i in common] for row in each]) for each in rows)
   rng = np.random.default_rng(seed)
   count = len(common)
   drawn = rng.multinomial(count, np.full(count, 1 / count), _RESAMPLES) / count
   draws = (
-    _mean_of_runs(drawn @ a.T - drawn @ b.T, rng)
-    if len(a) == len(b)
-    else _mean_of_runs(drawn @ a.T, rng) - _mean_of_runs(drawn @ b.T, rng)
+    over_runs(drawn @ a.T - drawn @ b.T)
+    if len(shared) == len(a) or len(a) == len(b) == 1
+    else over_runs(drawn @ a.T) - over_runs(drawn @ b.T, seed=1)
   )
   tail = (1 - _LEVEL) / 2
   low, high = np.quantile(draws, [tail, 1 - tail])
@@ -83,27 +88,17 @@ def difference(
   )
 
 
-def _mean_of_runs(draws: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """Means [S] over runs drawn from [S, R], widened as R from R vary less."""
-  count = draws.shape[1]
-  if count == 1:
-    return draws[:, 0]
-  center = draws.mean(1, keepdims=True)
-  wide = (draws - center) * np.sqrt(count / (count - 1))
-  chosen = rng.integers(count, size=draws.shape)
-  return (center + np.take_along_axis(wide, chosen, 1)).mean(1)
-
-
 def _scores(
   runs: Sequence[Run], place: Place, metric: str
-) -> list[dict[str, Any]]:
-  """id -> score, for each run that has the place."""
-  return [
-    {
+) -> dict[Any, dict[str, float]]:
+  """id -> score, by the run's seed; runs without any are left out."""
+  found: dict[Any, dict[str, float]] = {}
+  for number, run in enumerate(runs):
+    scores = {
       record["id"]: record["scores"][metric]
-      for record in run.records[place]
+      for record in run.records.get(place, ())
       if record["scores"].get(metric) is not None
     }
-    for run in runs
-    if place in run.records
-  ]
+    if scores:
+      found[f"run {number}" if run.seed is None else run.seed] = scores
+  return found

@@ -36,7 +36,7 @@ from instructedit_jax.evaluation.options import Options
 from instructedit_jax.experiments import gram, pictures
 from instructedit_jax.experiments.directions import OTHERS, Updates, updates
 from instructedit_jax.experiments.embedding import tsne
-from instructedit_jax.experiments.entrants import entrants
+from instructedit_jax.experiments.entrants import dtype, entrants
 from instructedit_jax.experiments.separation import Separation, separation
 from instructedit_jax.experiments.setup import Setup, start
 from instructedit_jax.experiments.writing import table
@@ -90,9 +90,16 @@ def run(setup: Setup) -> None:
   models: dict[int, tuple[LanguageModel, PrefixCache]] = {}
   for entrant in found:
     for seed, spec in enumerate(entrant.specs):
-      editor = load_editor(spec)
+      try:
+        editor = load_editor(spec)
+      except UserError as error:
+        logging.error("%s: %s", entrant.name, error)
+        failed[f"{entrant.name}, seed {seed}"] = str(error)
+        continue
       if editor.suffix not in models:
-        model = load_model(setup.config.model, suffix=editor.suffix)
+        model = load_model(
+          setup.config.model, dtype=dtype(found), suffix=editor.suffix
+        )
         models[editor.suffix] = (model, PrefixCache(model))
       model, cache = models[editor.suffix]
       stamps.append(

@@ -22,7 +22,7 @@ from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editors.conditioner import pooled
 from instructedit_jax.editors.trained import instruction_sequence
 from instructedit_jax.evaluation.chunks import write_json
-from instructedit_jax.experiments.setup import Setup, start
+from instructedit_jax.experiments.setup import Setup, require_pools, start
 from instructedit_jax.experiments.writing import table
 from instructedit_jax.files import atomic_write
 from instructedit_jax.models.language_model import load_model
@@ -70,6 +70,7 @@ class Shown:
 
 def run(setup: Setup) -> None:
   """Reads all instructions and writes the table."""
+  require_pools(setup)
   model = load_model(setup.config.model)
   said = instructions([setup.pools[task] for task in setup.tasks])
   sequences = [instruction_sequence(model, each.instruction) for each in said]

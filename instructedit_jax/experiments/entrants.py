@@ -3,14 +3,15 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
 from absl import logging
 
 from instructedit_jax import files
-from instructedit_jax.errors import UserError
+from instructedit_jax.editors.catalogue import open_editor
+from instructedit_jax.errors import Stopped, UserError
 from instructedit_jax.evaluation.independent import BASE
 from instructedit_jax.experiments.setup import Setup
 from instructedit_jax.training import config as config_lib
@@ -27,12 +28,16 @@ class Entrant:
   Attributes:
     name: in tables.
     specs: a folder for each seed; or one name that the evaluator knows.
-    trained_on: its training tasks, where it was trained here.
+    trained_on: its training tasks, where they are known.
+    seeds: of its training, in the order of `specs`; () where unknown.
+    dtype: of the base weights that it was trained with; "" where unknown.
   """
 
   name: str
   specs: tuple[str, ...]
   trained_on: tuple[str, ...] = ()
+  seeds: tuple[int, ...] = ()
+  dtype: str = ""
 
 
 def entrants(setup: Setup) -> tuple[list[Entrant], dict[str, str]]:
@@ -48,30 +53,55 @@ def entrants(setup: Setup) -> tuple[list[Entrant], dict[str, str]]:
   found: list[Entrant] = []
   failed: dict[str, str] = {}
   for name, recipe in recipes.items():
-    if isinstance(recipe, tuple):
-      found.append(Entrant(name, recipe))
-      continue
     if isinstance(recipe, str):
-      found.append(Entrant(name, (recipe,)))
+      recipe = (recipe,)
+    if isinstance(recipe, tuple):
+      found.append(given(name, recipe))
       continue
-    specs = []
+    specs, seeds = [], []
     for seed in setup.seeds:
       config = train_config(setup, recipe, seed)
       folder = setup.work / "editors" / f"{name}-{seed}"
       try:
         train_missing(config, folder)
         specs.append(str(folder))
+        seeds.append(seed)
+      except Stopped:
+        raise
       except UserError as error:
         # One that diverges must not stop the others: it is a result, too.
         logging.error("%s, seed %d: %s", name, seed, error)
         failed[f"{name}, seed {seed}"] = str(error)
     if specs:
-      tasks = tuple(task for task, weight in config.tasks if weight > 0)
-      found.append(Entrant(name, tuple(specs), tasks))
+      tasks = _with_weight(config.tasks)
+      made = Entrant(name, tuple(specs), tasks, tuple(seeds), config.dtype)
+      found.append(made)
   if not found:
     reason = next(iter(failed.values()), "the configuration names none")
     raise UserError(f"there is no editor: {reason}")
   return found, failed
+
+
+def given(name: str, specs: tuple[str, ...]) -> Entrant:
+  """An editor that is there already, or a method that is not trained.
+
+  Raises:
+    UserError: no such folder or method.
+  """
+  details = [open_editor(spec).details for spec in specs if spec != BASE]
+  configs = [each.get("config") or {} for each in details]
+  if not configs or not all("tasks" in each for each in configs):
+    return Entrant(name, specs)
+  seeds = [each["seed"] for each in configs if "seed" in each]
+  return Entrant(
+    *(name, specs, _with_weight(configs[0]["tasks"])),
+    tuple(seeds) if len(seeds) == len(specs) else (),
+    configs[0].get("dtype", ""),
+  )
+
+
+def _with_weight(tasks: Iterable[tuple[str, float]]) -> tuple[str, ...]:
+  return tuple(task for task, weight in tasks if weight > 0)
 
 
 def train_config(
@@ -93,7 +123,11 @@ def train_config(
 
 
 def train_missing(config: TrainConfig, folder: pathlib.Path) -> None:
-  """Trains an editor, unless the same run is finished."""
+  """Trains an editor, unless the same run is finished.
+
+  Raises:
+    UserError: the folder holds a longer run, or one of another configuration.
+  """
   now = json.loads(json.dumps(config_lib.to_dict(config)))
   mark = folder / _MARK
   try:
@@ -101,10 +135,33 @@ def train_missing(config: TrainConfig, folder: pathlib.Path) -> None:
       return
   except (OSError, ValueError):
     pass  # not finished
+  names = [path.name for path in folder.glob("checkpoints/*")]
+  steps = [int(name) for name in names if name.isdigit()]
+  if max(steps, default=0) > config.steps:
+    # The training loop would have nothing to do and hand the longer one out.
+    raise UserError(
+      f"{folder}: was trained for {max(steps)} steps, more than"
+      f" {config.steps}. Give another --work for the shorter run."
+    )
   logging.info("training %s", folder)
   loop.train(config, folder)
   with files.atomic_write(mark) as path:
     path.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+
+
+def dtype(found: Sequence[Entrant]) -> str:
+  """Of the base weights: one for all, that of the editors' training.
+
+  Raises:
+    UserError: they were trained with different ones.
+  """
+  names = dict.fromkeys(e.dtype for e in found if e.dtype)
+  if len(names) > 1:
+    raise UserError(
+      f"the editors were trained with base weights in {' and '.join(names)};"
+      " compare them apart, with --only"
+    )
+  return next(iter(names), "float32")
 
 
 def is_base(entrant: Entrant) -> bool:

@@ -15,13 +15,15 @@ instruction what was edited without.
 from collections.abc import Mapping, Sequence
 
 from instructedit_jax import figures
+from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation import natural
 from instructedit_jax.experiments.compare import Difference, difference
 from instructedit_jax.experiments.entrants import Entrant, entrants
+from instructedit_jax.experiments.joining import of_condition
 from instructedit_jax.experiments.measuring import Measuring, Way
 from instructedit_jax.experiments.setup import Setup, start
 from instructedit_jax.experiments.writing import bar_row, cell, table, write
-from instructedit_jax.reports.aggregate import Number, numbers
+from instructedit_jax.reports.aggregate import ALL_TASKS, Number, numbers
 from instructedit_jax.reports.runs import Run
 
 NAME = "instructions"
@@ -63,7 +65,9 @@ def ways(descriptions: int) -> dict[str, list[Way]]:
   for choice in ("name", "nonsense:0", "other:0", "shuffled:0"):
     found[choice.partition(":")[0]] = [Way(choice, both)]
   found[NATURAL] = [Way(f"{NATURAL}:{k}", both) for k in range(natural.COUNT)]
-  found[UNTOLD] = [Way("held_out:0", (INSTRUCTED,), told=False)]
+  found[UNTOLD] = [
+    Way(way.instruction, (INSTRUCTED,), told=False) for way in found[HELD_OUT]
+  ]
   return found
 
 
@@ -80,13 +84,19 @@ def run(setup: Setup) -> None:
   # Questions' states are shared by editors, so these are the inner loop.
   runs: dict[str, list[Run]] = {}
   for condition, each in plan.items():
-    runs[condition] = [r for way in each for r in measuring(found, way)]
-  values = {condition: numbers(mine) for condition, mine in runs.items()}
+    try:
+      runs[condition] = [r for way in each for r in measuring(found, way)]
+    except UserError:
+      continue  # `measuring` says why
+  if not runs:
+    raise UserError(next(iter(measuring.failed.values())))
+  joined = {c: of_condition(mine) for c, mine in runs.items()}
+  values = {condition: numbers(mine) for condition, mine in joined.items()}
   sections = {"What the editor is told": _meanings(plan)}
   differences: list[Difference] = []
   for entrant in found:
     sections |= _tables(entrant, values)
-    differences += _differences(entrant, runs)
+    differences += _differences(entrant, joined)
   sections["Differences"] = _difference_table(differences)
   write(
     setup,
@@ -127,6 +137,8 @@ def _tables(
   }
   found = {}
   for task in dict.fromkeys(task for _, task, _, _ in held):
+    if task == ALL_TASKS:
+      continue
     metrics = [
       metric
       for metric in (*METRICS, *CONVSENT_METRICS)
@@ -186,8 +198,9 @@ def _difference_table(differences: Sequence[Difference]) -> str:
     head = f"{what}, {each.query}, {each.task}"
     held.setdefault(head, {})[each.metric] = str(each)
   note = (
-    "Same records; percentage points with 95 % intervals over records and,"
-    " where a condition has several, descriptions.\n\n"
+    "Same records; percentage points with 95 % intervals over records and"
+    " seeds, each record's mean over a condition's descriptions. Of an editor"
+    " with one seed, over records and descriptions.\n\n"
   )
   lines = [
     (head, [cells.get(metric, "") for metric in METRICS])

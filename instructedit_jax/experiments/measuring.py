@@ -12,7 +12,7 @@ from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation.options import Options
 from instructedit_jax.evaluation.run import run
 from instructedit_jax.evaluation.settings import Settings
-from instructedit_jax.experiments.entrants import Entrant, is_base
+from instructedit_jax.experiments.entrants import Entrant, dtype, is_base
 from instructedit_jax.experiments.setup import Setup
 from instructedit_jax.reports.folders import read_folders
 from instructedit_jax.reports.runs import Run, runs_of
@@ -44,14 +44,15 @@ class Measuring:
 
   Attributes:
     failed: editor and way -> why it could not be evaluated at all.
-    folders: of the finished evaluations.
+    folders: of the finished evaluations -> the editor's name.
   """
 
   def __init__(self, setup: Setup):
     self._setup = setup
     self._loaded: dict[Any, Any] = {}
+    self._dtype = ""
     self.failed: dict[str, str] = {}
-    self.folders: list[pathlib.Path] = []
+    self.folders: dict[pathlib.Path, str] = {}
 
   def __call__(self, entrants: Sequence[Entrant], way: Way) -> list[Run]:
     """The runs of all editors that could be evaluated, one for each seed.
@@ -61,6 +62,7 @@ class Measuring:
     """
     found: dict[str, list[Run]] = {}
     reason = ""
+    self._dtype = dtype(entrants)
     # The unedited model takes whatever suffix is there by then.
     for entrant in sorted(entrants, key=is_base):
       try:
@@ -83,6 +85,7 @@ class Measuring:
         editors=entrant.specs,
         out=str(folder),
         model=config.model,
+        dtype=self._dtype,
         tasks=setup.tasks,
         data=setup.data,
         limit=setup.limit or None,
@@ -99,7 +102,22 @@ class Measuring:
       ),
       self._loaded,
     )
-    self.folders.append(folder)
+    self.folders[folder] = entrant.name
     runs, _ = runs_of(read_folders([folder]), {"*": entrant.name})
     # Folders that a user gives under one name are seeds of it by intent.
-    return [dataclasses.replace(each, editor=entrant.name) for each in runs]
+    return [
+      dataclasses.replace(
+        run, editor=entrant.name, seed=_seed(entrant, run.label)
+      )
+      for run in runs
+    ]
+
+
+def _seed(entrant: Entrant, label: str) -> int | None:
+  """The seed of the editor that the evaluator calls `label`."""
+  if len(set(entrant.seeds)) < len(entrant.specs):
+    return None  # unknown, or the same one twice
+  for spec, seed in zip(entrant.specs, entrant.seeds, strict=True):
+    if len(entrant.specs) == 1 or label.endswith(f" ({spec})"):
+      return seed
+  return None

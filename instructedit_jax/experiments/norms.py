@@ -7,11 +7,13 @@ import numpy as np
 
 from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editors.base import Request
-from instructedit_jax.editors.trained import load_editor
+from instructedit_jax.editors.catalogue import open_editor
+from instructedit_jax.editors.metalearned import KE
+from instructedit_jax.editors.trained import TrainedEditor
 from instructedit_jax.evaluation.options import Options
 from instructedit_jax.experiments import gram
 from instructedit_jax.experiments.directions import updates
-from instructedit_jax.experiments.entrants import Entrant
+from instructedit_jax.experiments.entrants import Entrant, dtype
 from instructedit_jax.experiments.setup import Setup
 from instructedit_jax.experiments.writing import table
 from instructedit_jax.metric_writer import FILE_NAME, read_metrics
@@ -26,15 +28,19 @@ def update_norms(setup: Setup, entrants: Sequence[Entrant]) -> Norms:
   """editor -> task -> quantiles of the norm of its pseudo-gradients.
 
   A record's norm is the root of the sum of squares over all editable matrices;
-  of the first seed of each editor.
+  of the first seed of each editor that has pseudo-gradients.
   """
   options = Options(instruction=setup.config.instruction, pools=setup.pools)
   models: dict[int, tuple[LanguageModel, PrefixCache]] = {}
   found: Norms = {}
   for entrant in entrants:
-    editor = load_editor(entrant.specs[0])
+    editor = open_editor(entrant.specs[0])
+    if not isinstance(editor, TrainedEditor) or editor.config.method == KE:
+      continue
     if editor.suffix not in models:
-      model = load_model(setup.config.model, suffix=editor.suffix)
+      model = load_model(
+        setup.config.model, dtype=dtype(entrants), suffix=editor.suffix
+      )
       models[editor.suffix] = (model, PrefixCache(model))
     model, cache = models[editor.suffix]
     found[entrant.name] = {}

@@ -17,6 +17,7 @@ from typing import Any
 from instructedit_jax import figures
 from instructedit_jax.evaluation.items import GENERALIZATION
 from instructedit_jax.experiments.entrants import Entrant, entrants
+from instructedit_jax.experiments.joining import by_seed, of_condition
 from instructedit_jax.experiments.measuring import Measuring, Way
 from instructedit_jax.experiments.setup import Setup, start
 from instructedit_jax.experiments.table3 import compared, difference_table
@@ -53,13 +54,12 @@ def run(setup: Setup) -> None:
     ]
     each = [r for way in ways for r in measuring(found, way)]
     runs[scope] = _marked(each, scope)
-  values = {scope: numbers(each) for scope, each in runs.items()}
+  values = {s: numbers(of_condition(each)) for s, each in runs.items()}
   sections = {"What is asked": ABOUT}
-  tasks = dict.fromkeys(n.task for each in values.values() for n in each)
-  for task in tasks:
+  for task in setup.tasks:
     sections[task] = task_table(found, values, task)
   # Both scopes' obedience together, against the reference editor's.
-  both = _joined([*runs[scopes.WIDE], *runs[scopes.VERBATIM]])
+  both = by_seed([*runs[scopes.WIDE], *runs[scopes.VERBATIM]])
   reference = setup.config.reference
   pairs = [(e.name, reference) for e in found if e.name != reference]
   differences = compared(both, pairs, (OBEYED,))
@@ -144,33 +144,6 @@ def task_table(
       for scope in values
     ],
   )
-
-
-def _joined(runs: Sequence[Run]) -> list[Run]:
-  """One run an editor: a record's mean over scopes, sentences and seeds."""
-  held: dict[str, dict[Any, dict[str, list[float]]]] = {}
-  for run in runs:
-    for place, records in run.records.items():
-      ids = held.setdefault(run.editor, {}).setdefault(place, {})
-      for record in records:
-        value = record["scores"].get(OBEYED)
-        if value is not None:
-          ids.setdefault(record["id"], []).append(value)
-  return [
-    Run(
-      editor,
-      [],
-      editor,
-      records={
-        place: [
-          {"id": id_, "scores": {OBEYED: sum(each) / len(each)}}
-          for id_, each in ids.items()
-        ]
-        for place, ids in places.items()
-      },
-    )
-    for editor, places in held.items()
-  ]
 
 
 if __name__ == "__main__":

@@ -83,8 +83,26 @@ def setup(
   }
   given = {key: value for key, value in changes.items() if value is not None}
   if given.get("instructions"):
-    values["pools"] = _pools(given["instructions"], config.tasks)
-  return Setup(name, config, **values | given)
+    values["pools"] = load_pools(given["instructions"])
+  made = Setup(name, config, **values | given)
+  if not made.tasks:
+    raise UserError("the configuration names no task to test on: config.tasks")
+  if made.limit < 0:
+    raise UserError(f"--limit={made.limit}: must be a number of records, or 0")
+  if made.instructions:
+    require_pools(made)
+  return made
+
+
+def require_pools(made: Setup) -> None:
+  """Raises a UserError unless there are instructions for every task."""
+  for task in made.tasks:
+    if task not in made.pools:
+      raise UserError(
+        f"{made.instructions or 'the pools'}: no instructions for task"
+        f" {task!r}, only for {', '.join(made.pools)}. Give a file that has"
+        " them with --instructions."
+      )
 
 
 def start(name: str, run: Callable[[Setup], None]) -> None:
@@ -139,17 +157,6 @@ def given_editors(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     if not equals or not name or not folder:
       raise UserError(f"--editors: {text!r} must be NAME=DIR")
     found[name] = (*found.get(name, ()), folder)
-  return found
-
-
-def _pools(path: str, tasks: Sequence[str]) -> dict[str, InstructionPool]:
-  found = load_pools(path)
-  for task in tasks:
-    if task not in found:
-      raise UserError(
-        f"{path}: has no instructions for task {task!r}, only for"
-        f" {', '.join(found)}"
-      )
   return found
 
 

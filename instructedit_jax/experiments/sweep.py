@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from instructedit_jax import figures
 from instructedit_jax.errors import UserError
@@ -66,11 +67,15 @@ def run(setup: Setup) -> None:
     sections["Differences"] = difference_table(differences)
   extra: dict[str, Any] = {}
   if setup.config.proportions:
-    extra["recommendations"] = recommendations(setup, values)
-    sections["Recommended mixture"] = _recommended(setup, extra)
+    try:
+      extra["recommendations"] = recommendations(setup, values)
+      sections["Recommended mixture"] = _recommended(setup, extra)
+    except UserError as error:  # numbers there are, without a fit
+      failed["recommended mixture"] = str(error)
   if setup.config.norms:
-    extra["update_norms"] = norms.update_norms(setup, found)
-    extra["training_norms"] = norms.training_norms(found)
+    measured = [e for e in found if any(r.editor == e.name for r in runs)]
+    extra["update_norms"] = norms.update_norms(setup, measured)
+    extra["training_norms"] = norms.training_norms(measured)
     sections["Norms"] = norms.norm_text(
       extra["update_norms"], extra["training_norms"]
     )
@@ -135,6 +140,9 @@ def draw(setup: Setup, values: Sequence[Number], query: str) -> None:
       continue
     point = (axis[n.editor], n.value, n.low, n.high)
     panels.setdefault(n.metric, {}).setdefault(n.task, []).append(point)
+  if not panels:
+    logging.warning("no editor of %s was evaluated: no figure", list(axis))
+    return
   pictures.lines(
     {
       metric: {task: sorted(points) for task, points in panels[metric].items()}

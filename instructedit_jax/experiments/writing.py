@@ -6,6 +6,7 @@ and everything the numbers depend on; pictures are beside them.
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -80,7 +81,10 @@ def write(
   parts.append(f"## Protocol\n\n{_protocol_text(setup, runs)}")
   with atomic_write(setup.out / "table.md") as path:
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-  plain = json.loads(json.dumps(numbers, default=dataclasses.asdict))
+  plain = json.loads(
+    json.dumps(numbers, default=dataclasses.asdict),
+    parse_constant=lambda _: None,  # NaN, which JSON has no word for
+  )
   write_json(setup.out / "numbers.json", plain)
   write_json(setup.out / "protocol.json", protocol(setup, runs, failed))
 
@@ -131,6 +135,12 @@ def protocol(
   }
 
 
+def _run_counts(runs: Mapping[str, Sequence[Run]]) -> list[int]:
+  """How many runs each editor has in each part."""
+  names = [[run.editor for run in each] for each in runs.values()]
+  return [count for each in names for count in Counter(each).values()]
+
+
 def _protocol_text(setup: Setup, runs: Mapping[str, Sequence[Run]]) -> str:
   lines = [f"- command: `{setup.command}`" if setup.command else ""]
   stamps = [s for each in runs.values() for r in each for s in r.stamps.items()]
@@ -149,6 +159,8 @@ def _protocol_text(setup: Setup, runs: Mapping[str, Sequence[Run]]) -> str:
     )
     options = stamp["options"]
     lines.append(f"- a value is the {options['aggregation']}")
+    if any(count > 1 for count in _run_counts(runs)):
+      lines.append("- of several runs: over records and runs")
     lines.append(f"- teacher-forced: {options['teacher_forced']}")
     lines.append(f"- instructed queries: {options['instructed_queries']}")
   failures = sum(

@@ -2,8 +2,8 @@
 
 A number is the mean over runs of the mean over records. With one run its
 interval is the bootstrap over records that the evaluation itself reports. With
-several, records and runs are both drawn with replacement; the runs' deviations
-are widened by sqrt(R / (R - 1)), as R runs drawn from R vary too little.
+several, records and runs are both drawn with replacement, runs last: a run is
+good or bad in all metrics and tasks together.
 
 Axes: S resamples, R runs, N records.
 """
@@ -16,6 +16,7 @@ import numpy as np
 from instructedit_jax.evaluation.options import QUERIES
 from instructedit_jax.evaluation.scores import FLUENCY, METRICS
 from instructedit_jax.metrics import summary
+from instructedit_jax.reports.resampling import over_runs
 from instructedit_jax.reports.runs import Place, Run
 
 HARMONIC = "harmonic_mean"
@@ -49,12 +50,36 @@ class Number:
 
 @dataclasses.dataclass(frozen=True)
 class _Sample:
-  """Bootstrap draws [S] about a value, its runs' values, its records."""
+  """What a number is made of.
 
-  value: float
-  draws: np.ndarray
+  Attributes:
+    means: [S, R], each run's mean over the records of a draw.
+    runs: each run's own mean.
+    records: distinct ones.
+    top: no value lies above it, nor below 0; None where there is no such end.
+  """
+
+  means: np.ndarray
   runs: tuple[float, ...]
   records: int
+  top: float | None = None
+
+  @property
+  def value(self) -> float:
+    return float(np.mean(self.runs))
+
+  @property
+  def draws(self) -> np.ndarray:
+    """[S], over records and runs."""
+    found = over_runs(self.means)
+    # Widened runs may stray to where no value can be.
+    return found if self.top is None else np.clip(found, 0.0, self.top)
+
+  def joined(self) -> "_Sample":
+    """The same value and draws, as of one run."""
+    return dataclasses.replace(
+      self, means=self.draws[:, None], runs=(self.value,)
+    )
 
   def number(self, place: Place, editor: str, metric: str) -> Number:
     tail = (1 - _LEVEL) / 2
@@ -123,11 +148,7 @@ def _cell(
     if not values.size:
       continue
     sample = _sample(values, seed, resamples)
-    if np.nanmin(values) >= 0:
-      # Widened runs may stray to where no value can be.
-      top = 100.0 if np.nanmax(values) <= 100 and _percent(metric) else np.inf
-      draws = np.clip(sample.draws, 0.0, top)
-      sample = dataclasses.replace(sample, draws=draws)
+    sample = dataclasses.replace(sample, top=_top(metric, values))
     if len(values) == 1:
       # The very interval that the evaluation's own summary has.
       flat = values[0][~np.isnan(values[0])].tolist()
@@ -150,8 +171,11 @@ def _cell(
   return [*found, harmonic.number(place, editor, HARMONIC)], harmonic
 
 
-def _percent(metric: str) -> bool:
-  return metric != FLUENCY and not metric.endswith("_kl")
+def _top(metric: str, values: np.ndarray) -> float | None:
+  if np.nanmin(values) < 0:
+    return None
+  percent = metric != FLUENCY and not metric.endswith("_kl")
+  return 100.0 if percent and np.nanmax(values) <= 100 else np.inf
 
 
 def _bootstrap_of(run: Run, place: Place) -> tuple[int, int]:
@@ -176,28 +200,21 @@ def _matrix(
 
 
 def _sample(values: np.ndarray, seed: int, resamples: int) -> _Sample:
-  """Draws of the mean over runs [R] of the mean over records [N].
+  """Draws of each run's mean over records, from values [R, N].
 
   The same seed draws the same records for every metric of a cell, so that
   draws of several metrics can be combined.
   """
   rng = np.random.default_rng(seed)
-  runs, count = values.shape
+  count = values.shape[1]
   held = ~np.isnan(values)
   drawn = rng.multinomial(count, np.full(count, 1 / count), resamples)
   total = drawn @ np.where(held, values, 0.0).T
   weight = drawn @ held.T.astype(np.float64)
   means = np.full(total.shape, np.nan)  # [S, R]
   np.divide(total, weight, out=means, where=weight > 0)
-  if runs > 1:
-    center = means.mean(1, keepdims=True)
-    wide = (means - center) * np.sqrt(runs / (runs - 1))
-    chosen = rng.integers(runs, size=(resamples, runs))
-    means = center + np.take_along_axis(wide, chosen, 1)
   own = tuple(float(v) for v in np.nanmean(values, 1))
-  return _Sample(
-    float(np.mean(own)), means.mean(1), own, int(held.any(0).sum())
-  )
+  return _Sample(means, own, int(held.any(0).sum()))
 
 
 def _harmonic(parts: Sequence[_Sample]) -> _Sample:
@@ -206,12 +223,11 @@ def _harmonic(parts: Sequence[_Sample]) -> _Sample:
     found = len(values) / (1 / safe).sum(0)
     return np.where((values <= 0).any(0), 0.0, found)
 
-  runs = mean(np.array([part.runs for part in parts]))
   return _Sample(
-    float(runs.mean()),
-    mean(np.stack([part.draws for part in parts])),
-    tuple(map(float, runs)),
+    mean(np.stack([part.means for part in parts])),
+    tuple(map(float, mean(np.array([part.runs for part in parts])))),
     max(part.records for part in parts),
+    top=100.0,
   )
 
 
@@ -227,21 +243,19 @@ def _overall(
     held = [part for part in parts if part is not None]
     if len(held) < len(tasks):
       continue
+    if len({len(part.runs) for part in held}) > 1:
+      # Which run lacks a task is not known: each task draws its own.
+      held = [part.joined() for part in held]
     rng = np.random.default_rng(0)
-    size = min(len(part.draws) for part in held)
+    size = min(len(part.means) for part in held)
     # Each task's records are its own: their draws are shuffled apart.
-    draws = np.mean([rng.permutation(part.draws)[:size] for part in held], 0)
-    alike = len({len(part.runs) for part in held}) == 1
+    orders = [rng.permutation(len(part.means))[:size] for part in held]
+    means = [p.means[order] for p, order in zip(held, orders, strict=True)]
     whole = _Sample(
-      float(np.mean([part.value for part in held])),
-      draws,
-      tuple(
-        float(np.mean(values))
-        for values in zip(*(part.runs for part in held), strict=True)
-      )
-      if alike
-      else (),
+      np.mean(means, 0),
+      tuple(map(float, np.mean([part.runs for part in held], 0))),
       sum(part.records for part in held),
+      top=100.0,
     )
     found.append(whole.number((ALL_TASKS, query), editor, HARMONIC))
   return found

@@ -32,6 +32,7 @@ class Settings:
     out: folder of the report's files.
     title: of the report.
     rename: pattern of an editor's name -> its name in the report.
+    names: folder -> name of all editors in it; before `rename`.
     separate: whether folders are kept apart instead of joined as runs.
     pictures: PNG files to show besides those that lie in the folders.
     command: how the report is made; only noted.
@@ -41,6 +42,7 @@ class Settings:
   out: str | os.PathLike[str]
   title: str = TITLE
   rename: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  names: Mapping[pathlib.Path, str] = dataclasses.field(default_factory=dict)
   separate: bool = False
   pictures: Sequence[str | os.PathLike[str]] = ()
   command: str = ""
@@ -64,7 +66,8 @@ def build(settings: Settings) -> Report:
     UserError: a folder or picture cannot be read, or OUT not be written.
   """
   folders = read_folders(settings.folders)
-  runs, notes = runs_of(folders, settings.rename, settings.separate)
+  names = {path.resolve(): name for path, name in settings.names.items()}
+  runs, notes = runs_of(folders, settings.rename, settings.separate, names)
   warnings, small = protocols.compare(
     (run.origins[place], place[0], stamp)
     for run in runs

@@ -7,6 +7,7 @@ disagree get names of their own. The same run met twice counts once.
 
 import dataclasses
 import fnmatch
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ class Run:
     label: its name in those folders.
     origins, stamps, records, failed: by task and query style; an origin is
       one of the folders.
+    seed: of its training, where it is known.
   """
 
   editor: str
@@ -40,6 +42,7 @@ class Run:
   failed: dict[Place, list[dict[str, Any]]] = dataclasses.field(
     default_factory=dict
   )
+  seed: int | None = None
 
   @property
   def unedited(self) -> bool:
@@ -66,6 +69,7 @@ def runs_of(
   folders: Sequence[Folder],
   rename: Mapping[str, str] | None = None,
   separate: bool = False,
+  names: Mapping[pathlib.Path, str] | None = None,
 ) -> tuple[list[Run], list[str]]:
   """The runs of all folders, in the order in which editors first appear.
 
@@ -75,6 +79,7 @@ def runs_of(
       "*" stands for any text. Editors given one name are runs of it if their
       protocols agree.
     separate: keep the folders apart instead of joining runs.
+    names: folder -> name of all its editors, whatever `rename` says.
 
   Returns:
     runs, and notes on what was left out or kept apart.
@@ -82,7 +87,8 @@ def runs_of(
   groups: list[_Group] = []
   notes: list[str] = []
   for folder in folders:
-    for run in _of_folder(folder, rename or {}):
+    whole = (names or {}).get(folder.path)
+    for run in _of_folder(folder, {"*": whole} if whole else rename or {}):
       if separate and len(folders) > 1:
         run.editor = f"{run.editor} ({folder.name})"
       _place(run, groups, notes)
