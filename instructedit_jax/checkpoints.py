@@ -242,7 +242,9 @@ def save_editor(
 
   The folder holds `arrays/` (Orbax) and `editor.json`: the format's version,
   the arrays' names, shapes and dtypes, and `metadata`. An editor that is
-  already there is replaced in one rename.
+  already there is moved aside, to .NAME.replaced, just before the new one takes
+  its name; if the process is killed in between, the next call puts it back
+  first.
 
   Args:
     directory: the folder to make.
@@ -256,6 +258,10 @@ def save_editor(
       that is not an editor.
   """
   target = pathlib.Path(directory).absolute()
+  if jax.process_index() == 0 and not target.exists():
+    with files.disk_errors(target), contextlib.suppress(FileNotFoundError):
+      _aside(target).rename(target)
+  _all_processes("editor_put_back")
   in_use = target.exists() and any(target.iterdir())
   if in_use and not (target / "editor.json").exists():
     raise UserError(
@@ -353,8 +359,13 @@ def _read_header(folder: pathlib.Path) -> dict[str, Any]:
   return header
 
 
+def _aside(target: pathlib.Path) -> pathlib.Path:
+  """Where an editor is while another takes its place."""
+  return target.parent / f".{target.name}.replaced"
+
+
 def _replace_folder(new: pathlib.Path, target: pathlib.Path) -> None:
-  old = target.parent / f".{target.name}.replaced"
+  old = _aside(target)
   shutil.rmtree(old, ignore_errors=True)
   if target.exists():
     target.rename(old)

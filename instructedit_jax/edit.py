@@ -25,7 +25,11 @@ from instructedit_jax import app
 from instructedit_jax.editing.archive import save_edit
 from instructedit_jax.editing.edits import Edit
 from instructedit_jax.editors.base import Request
-from instructedit_jax.editors.catalogue import UsableEditor, open_editor
+from instructedit_jax.editors.catalogue import (
+  METHODS,
+  UsableEditor,
+  open_editor,
+)
 from instructedit_jax.editors.requests import instruction_for, read_requests
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.language_model import (
@@ -41,6 +45,7 @@ class Settings:
 
   editor: str
   model: str | None = None
+  dtype: str | None = None
   prompt: str | None = None
   target: str | None = None
   task: str | None = None
@@ -114,6 +119,13 @@ def _requests(settings: Settings) -> list[Request]:
       settings.task, settings.instruction, settings.subject, settings.sentiment
     )
     given.append(Request(prompt, target, instruction))
+  else:
+    for name in ("task", "instruction", "subject", "sentiment"):
+      if getattr(settings, name) is not None:
+        raise UserError(
+          f"--{name} belongs to --prompt and --target; in a file of edits each"
+          f' line has its own "{name}"'
+        )
   if not given:
     raise UserError("nothing to edit: give --prompt and --target, or --edits")
   return given
@@ -133,7 +145,9 @@ def _model(editor: UsableEditor, settings: Settings) -> LanguageModel:
     raise UserError(
       f"{settings.editor}: the editor does not name its model; give --model"
     )
-  model = load_model(spec, suffix=editor.suffix)
+  trained = editor.details.get("config") or {}
+  dtype = settings.dtype or trained.get("dtype") or "float32"
+  model = load_model(spec, suffix=editor.suffix, dtype=dtype)
   editor.check(model)
   return model
 
@@ -143,10 +157,16 @@ def _define_flags() -> None:
   flags.DEFINE_string(
     "editor",
     "",
-    "Folder of a trained editor, or a method: ft_l, ft_m, grace, ultraedit.",
+    f"Folder of a trained editor, or a method: {', '.join(METHODS)}.",
   )
   flags.DEFINE_string(
     "model", None, "Base model; by default the one that the editor names."
+  )
+  flags.DEFINE_enum(
+    "dtype",
+    None,
+    ["float32", "bfloat16"],
+    "Of the model's weights; default as trained.",
   )
   flags.DEFINE_string("prompt", None, "What is asked.")
   flags.DEFINE_string("target", None, "What it shall answer.")

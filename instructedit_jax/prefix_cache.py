@@ -17,9 +17,15 @@ _CONFIG = app.config_flag()
 def main(argv: Sequence[str]) -> None:
   """Entry point."""
   del argv
+  from instructedit_jax.errors import UserError
   from instructedit_jax.training import config as config_lib
   from instructedit_jax.training import prefix_fill
 
+  if _CONFIG.value.get("trainer") == "reference":
+    raise UserError(
+      "the published recipe that configs/reference.py runs reads no prefix"
+      " states; fill a store for configs/multi.py"
+    )
   logging.set_verbosity(logging.INFO)
   prefix_fill.fill(config_lib.from_config(_CONFIG.value))
 

@@ -3,9 +3,10 @@
 #
 #   launch/quickstart.sh
 #
+#   --workdir=DIR       results go there (runs/quickstart)
 #   --config.KEY=VALUE  passed on to training, as any other option
 #   --dry-run           print the commands and run nothing
-#   WORKDIR=DIR         before the command: results go there (runs/quickstart)
+#   WORKDIR=DIR         before the command: the same as --workdir=DIR
 #   VENV=DIR            the virtual environment (.venv), made if there is none
 #
 # Safe to run twice: the environment is kept, and a finished or interrupted
@@ -16,6 +17,15 @@ source launch/environment.sh
 
 WORKDIR=${WORKDIR:-runs/quickstart}
 options "$@"
+# The evaluation needs the folder, too.
+others=()
+for word in ${rest[@]+"${rest[@]}"}; do
+  case $word in
+    --workdir=*) WORKDIR=${word#*=} ;;
+    --workdir) fail "--workdir: write --workdir=DIR." ;;
+    *) others+=("$word") ;;
+  esac
+done
 
 # What is needed, once.
 make_environment
@@ -23,7 +33,7 @@ install_once base requirements.txt
 
 # The editor, or what is left of its training.
 run "$python" -m instructedit_jax.train --config=configs/quickstart.py \
-  "--workdir=$WORKDIR" ${rest[@]+"${rest[@]}"}
+  "--workdir=$WORKDIR" ${others[@]+"${others[@]}"}
 # The model without and with it, on records it was not trained on.
 run "$python" -m instructedit_jax.evaluate \
   --editor="base,$WORKDIR" --tasks=counterfact,wikirecent,convsent,zsre \

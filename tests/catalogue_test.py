@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -43,7 +44,8 @@ def test_folders(tmp_path):
 @pytest.mark.parametrize(
   ("spec", "message"),
   [
-    ("rome", "one of base, ft_l, ft_m, grace, ultraedit"),
+    ("rome", "one of ft_l, ft_m, grace, ultraedit, calinet"),
+    ("base", "an evaluation also takes base, the unedited model"),
     ("ft_m:speed=1", "no option 'speed=1'.*rate"),
     ("ft_m:steps", "no option 'steps'"),
     ("ft_m:steps=many", "steps='many' is not of type int"),
@@ -123,3 +125,31 @@ def test_the_edit_command_takes_names(tmp_path, capsys):
   exported = dataclasses.replace(settings, export=str(tmp_path / "model"))
   with pytest.raises(UserError, match="cannot be merged"):
     edit_command.run(exported)
+
+
+@pytest.mark.parametrize(
+  "name", ["task", "instruction", "subject", "sentiment"]
+)
+def test_what_a_file_of_edits_says_itself_is_not_said_beside_it(tmp_path, name):
+  path = tmp_path / "edits.jsonl"
+  path.write_text('{"prompt": "S is", "target": "a"}\n')
+  settings = edit_command.Settings("grace", edits=str(path), **{name: "zsre"})
+  with pytest.raises(UserError, match=f"--{name} belongs to --prompt"):
+    edit_command.run(settings)
+
+
+def test_the_edit_command_loads_the_model_as_it_was_in_training():
+  half = load_model("random:tiny-llama", dtype="bfloat16")
+  details = {"model": half.name, "config": {"dtype": "bfloat16"}}
+  trained = dataclasses.replace(tiny.editor(half), details=details)
+
+  def loaded(**options):
+    settings = edit_command.Settings("runs/half", **options)
+    return edit_command._model(trained, settings).params
+
+  def types(params):
+    return [leaf.dtype for leaf in jax.tree.leaves(params)]
+
+  assert types(loaded()) == types(half.params)
+  assert "bfloat16" in types(half.params)
+  assert "bfloat16" not in types(loaded(dtype="float32"))

@@ -368,6 +368,18 @@ def test_an_editor_is_replaced_whole_or_kept(tmp_path, monkeypatch):
   assert [p.name for p in tmp_path.iterdir()] == ["editor"]
 
 
+def test_an_editor_moved_aside_by_a_killed_process_is_put_back(tmp_path):
+  place = tmp_path / "editor"
+  save_editor(place, {"x": jnp.ones(3)}, {}, {"n": 1})
+  place.rename(tmp_path / ".editor.replaced")  # killed between two renames
+  with pytest.raises(ValueError, match="JSON"):
+    save_editor(place, {"x": jnp.ones(3)}, {}, {"n": float("nan")})
+  assert load_editor_arrays(place)[1] == {"n": 1}
+  save_editor(place, {"x": jnp.ones(3)}, {}, {"n": 2})
+  assert load_editor_arrays(place)[1] == {"n": 2}
+  assert [p.name for p in tmp_path.iterdir()] == ["editor"]
+
+
 def test_a_folder_of_something_else_is_not_replaced(tmp_path):
   (tmp_path / "thesis.tex").touch()
   with pytest.raises(UserError, match="not an editor"):

@@ -118,9 +118,10 @@ def test_files_that_hold_no_edit_of_the_model(tmp_path):
   model = tiny.model()
   with pytest.raises(UserError, match="no such file"):
     load_edit(tmp_path / "absent.npz", model)
-  (tmp_path / "text.npz").write_text("text")
-  with pytest.raises(UserError, match="not an edit"):
-    load_edit(tmp_path / "text.npz", model)
+  for content in ("text", ""):
+    (tmp_path / "text.npz").write_text(content)
+    with pytest.raises(UserError, match="not an edit"):
+      load_edit(tmp_path / "text.npz", model)
   np.savez(tmp_path / "other.npz", x=np.zeros(2))
   with pytest.raises(UserError, match="not an edit"):
     load_edit(tmp_path / "other.npz", model)

@@ -146,6 +146,48 @@ def test_a_tpu_is_made_filled_and_started():
   assert removed == [[*tpu, "delete", "ed", "--zone=z", "--quiet"]]
 
 
+def test_a_tpu_trains_on_when_the_connection_is_closed(tmp_path):
+  python = tmp_path / "instructedit" / ".venv" / "bin" / "python"
+  python.parent.mkdir(parents=True)
+  # Goes on until the test allows it to end.
+  python.write_text(f"#!/bin/sh\necho on\nread line <{tmp_path}/end\n")
+  python.chmod(0o755)
+  os.mkfifo(tmp_path / "end")
+  commands = _commands("tpu_vm.sh")
+  started = [c for c in commands if "--worker=all" in c][-1]
+  try:
+    # As ssh does, this waits until nobody holds its output any more.
+    subprocess.run(
+      ["bash", "-c", _option(started, "--command")],
+      cwd=tmp_path,
+      capture_output=True,
+      check=True,
+      timeout=60,
+    )
+  finally:
+    (tmp_path / "end").write_text("\n")
+  assert (tmp_path / "instructedit" / "train.log").exists()
+
+
+def test_the_quickstart_evaluates_the_folder_it_trained(tmp_path):
+  for arguments, variables in (
+    (["--workdir=runs/mine"], {}),
+    ([], {"WORKDIR": "runs/mine"}),
+  ):
+    result = subprocess.run(
+      ["bash", LAUNCH / "quickstart.sh", "--dry-run", *arguments],
+      env={"PATH": os.environ["PATH"], "VENV": f"{tmp_path}/new"} | variables,
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    *_, train, evaluate = map(shlex.split, result.stdout.splitlines())
+    assert [w for w in train if "workdir" in w] == ["--workdir=runs/mine"]
+    assert "--editor=base,runs/mine" in evaluate
+    assert "--out=runs/mine/evaluation" in evaluate
+
+
 def test_a_slice_of_several_hosts_shares_a_folder():
   several = ["--name=ed", "--zone=z", "--type=v5p-32"]
   refused = _launch("tpu_vm.sh", *several, "--workdir=runs/a", "--dry-run")

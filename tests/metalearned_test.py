@@ -30,6 +30,17 @@ def test_inverse_and_its_gradient(size):
   np.testing.assert_allclose(ours, expected, rtol=1e-2, atol=1e-3)
 
 
+def test_matrices_may_have_different_numbers_of_rows():
+  keys = {"a": _ROWS, "b": _ROWS[:, :3], "c": 2 * _ROWS}
+  strength = dict.fromkeys(keys, jnp.zeros(()))
+  together = decorrelate(keys, strength)
+  assert list(together) == list(keys)
+  for name, rows in keys.items():
+    np.testing.assert_allclose(
+      together[name], apart(rows, jnp.ones(())), rtol=1e-4, atol=1e-6
+    )
+
+
 def test_no_ridge_changes_nothing():
   np.testing.assert_allclose(apart(_ROWS, jnp.zeros(())), _ROWS, rtol=1e-6)
 

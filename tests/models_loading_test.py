@@ -227,6 +227,13 @@ def test_failed_download_is_one_message(monkeypatch):
   with pytest.raises(UserError, match="hf:a/b: cannot be downloaded") as caught:
     load_model("hf:a/b")
   assert "\n" not in str(caught.value)
+
+  def silent(*_args, **_kwargs):
+    raise TimeoutError
+
+  monkeypatch.setattr(huggingface_hub, "snapshot_download", silent)
+  with pytest.raises(UserError, match="TimeoutError: no reason given"):
+    load_model("hf:a/b")
   monkeypatch.setattr(
     language_model.importlib.util, "find_spec", lambda name: None
   )

@@ -286,6 +286,14 @@ def test_a_filled_store_replaces_the_prefix(model, filled):
   assert stored.cache.computed == 0 < plain.cache.computed
 
 
+def test_a_store_filled_for_more_steps_stays_so(tmp_path, model):
+  store, run = PrefixStore(tmp_path, model), {"seed": 0}
+  for steps, held in ((5, 5), (2, 5), (7, 7)):
+    store.mark_filled(run, steps)
+    assert prefix_store.filled_steps(tmp_path, run) == held
+  assert prefix_store.filled_steps(tmp_path, {"seed": 1}) == 0
+
+
 def test_from_a_filled_store_a_resumed_run_reads_the_same_bits(model, filled):
   """Computed anew, states depend on their row's layout by a rounding."""
   records = load_records(filled)

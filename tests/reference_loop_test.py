@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from configs import reference as released
+from instructedit_jax.checkpoints import CheckpointStore
 from instructedit_jax.editors import reference
 from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.hypernetwork import HypernetworkConfig
@@ -241,7 +242,15 @@ def test_a_run_cut_off_and_resumed_equals_one_that_was_not(
   base = model("tiny-llama")
   whole = reference_loop.train(run(), tmp_path / "whole", base)
   part = tmp_path / "part"
+  save = CheckpointStore.save
+
+  def checked(store, step, *rest):
+    # A run that is killed after this goes on with the next step.
+    assert read_metrics(part / "metrics.jsonl")[-1]["step"] == step
+    return save(store, step, *rest)
+
   with monkeypatch.context() as asked:  # as SIGTERM does
+    asked.setattr(CheckpointStore, "save", checked)
     asked.setattr(StopRequest, "asked", lambda self, step: step == 3)
     with pytest.raises(UserError, match="stopped by request after micro-step"):
       reference_loop.train(run(), part, base)

@@ -70,7 +70,14 @@ def load_edit(path: str | os.PathLike[str], model: LanguageModel) -> Edit:
     edit = _put_together(kind, parts)
   except FileNotFoundError:
     raise UserError(f"{source}: no such file") from None
-  except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+  except (
+    OSError,
+    EOFError,  # what NumPy makes of an empty file
+    ValueError,
+    KeyError,
+    TypeError,
+    zipfile.BadZipFile,
+  ):
     raise UserError(
       f"{source}: not an edit, or damaged; save it again"
     ) from None

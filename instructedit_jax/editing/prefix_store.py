@@ -131,7 +131,11 @@ class PrefixStore:
     return self._writer.stopped
 
   def mark_filled(self, run: Mapping[str, Any], steps: int) -> None:
-    """Notes that the store holds all a run needs for its first `steps`."""
+    """Notes that the store holds all a run needs for its first `steps`.
+
+    A store that was filled for more steps of it keeps its note.
+    """
+    steps = max(steps, filled_steps(self.folder, run))
     with files.atomic_write(_mark(self.folder, run)) as temporary:
       text = json.dumps({"steps": steps, "run": run}, indent=1) + "\n"
       temporary.write_text(text, encoding="utf-8")

@@ -16,6 +16,10 @@ from instructedit_jax.errors import UserError
 from instructedit_jax.models.tokenizer import Tokenizer
 
 
+class TooLongError(UserError):
+  """A sequence that is longer than the model's context."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Scored:
   """Tokens fed to the model, the last of which predict `labels`.
@@ -65,7 +69,8 @@ def score(
     limit: at most this many target tokens are scored (and fed).
 
   Raises:
-    UserError: no target token is left, or the sequence exceeds the context.
+    UserError: no target token is left.
+    TooLongError: the sequence exceeds the context.
   """
   ids, start = tokenizer.encode_pair(prompt, target)
   if start >= len(ids) or start < 1:
@@ -75,7 +80,7 @@ def score(
     )
   end = len(ids) if limit is None else min(len(ids), start + limit)
   if end - 1 > context:
-    raise UserError(
+    raise TooLongError(
       f"prompt {prompt[:60]!r}…: {end - 1} tokens with its target, but the"
       f" model reads at most {context}; shorten the prompt"
     )

@@ -20,8 +20,6 @@ from instructedit_jax.editors.ultraedit import UltraEdit, UltraEditConfig
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.language_model import LanguageModel
 
-BASE = "base"
-
 
 class UsableEditor(Editor, Protocol):
   """An editor that also says which model it wants."""
@@ -69,7 +67,8 @@ def open_editor(spec: str) -> UsableEditor:
   if not pathlib.Path(spec).exists():
     raise UserError(
       f"editor {spec!r}: no such folder, and no method of that name. Give the"
-      f" folder of a trained editor, or one of {', '.join((BASE, *METHODS))}"
+      f" folder of a trained editor, or one of {', '.join(METHODS)}; an"
+      " evaluation also takes base, the unedited model"
     )
   return load_editor(spec)
 

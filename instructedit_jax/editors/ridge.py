@@ -23,23 +23,27 @@ def decorrelate(
   """(I + s / n * X X^T)^-1 X for every matrix's rows X.
 
   Args:
-    keys: name -> X, [..., R, n] pseudo-activations, of one shape [..., R];
-      masked rows are zero and stay so.
+    keys: name -> X, [..., R, n] pseudo-activations; masked rows are zero and
+      stay so. Matrices with as many rows are worked on together.
     log_strength: name -> log s; towards minus infinity nothing changes.
   """
-  names = list(keys)
-  grams = [
-    jnp.einsum("...rn,...sn->...rs", keys[name], keys[name])
-    * (jnp.exp(log_strength[name]) / keys[name].shape[-1])
-    for name in names
-  ]
-  gram = jnp.stack(grams)
-  eye = jnp.eye(gram.shape[-1], dtype=gram.dtype)
-  inverse = spd_inverse(gram + eye.reshape((1,) * (gram.ndim - 2) + eye.shape))
-  return {
-    name: jnp.einsum("...rs,...sn->...rn", inverse[i], keys[name])
-    for i, name in enumerate(names)
-  }
+  alike: dict[tuple[int, ...], list[str]] = {}
+  for name, rows in keys.items():
+    alike.setdefault(rows.shape[:-1], []).append(name)
+  found: dict[str, jax.Array] = {}
+  for names in alike.values():
+    grams = [
+      jnp.einsum("...rn,...sn->...rs", keys[name], keys[name])
+      * (jnp.exp(log_strength[name]) / keys[name].shape[-1])
+      for name in names
+    ]
+    gram = jnp.stack(grams)
+    eye = jnp.eye(gram.shape[-1], dtype=gram.dtype)
+    eye = eye.reshape((1,) * (gram.ndim - 2) + eye.shape)
+    inverse = spd_inverse(gram + eye)
+    for i, name in enumerate(names):
+      found[name] = jnp.einsum("...rs,...sn->...rn", inverse[i], keys[name])
+  return {name: found[name] for name in keys}
 
 
 @jax.custom_vjp

@@ -6,7 +6,8 @@ python -m instructedit_jax.experiments.table3 --config=configs/paper/table3.py \
 `--editors=mend=DIR0,mend=DIR1,…` gives trained editors, several folders of one
 name being its seeds. OUT gets table.md, numbers.json, protocol.json and
 figure.png. The records, before and after, can be browsed with
-`python -m instructedit_jax.report WORK/evaluations/table3/*/*`.
+`python -m instructedit_jax.report WORK/evaluations/table3/*/*`, with
+`--separate` where several editors are of one method.
 """
 
 from collections.abc import Sequence

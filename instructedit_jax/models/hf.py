@@ -122,7 +122,7 @@ def save(
   *,
   shard_bytes: int = SHARD_BYTES,
 ) -> None:
-  """Writes a directory that transformers loads; see `LanguageModel.save_hf`."""
+  """Writes a directory for transformers; see `language_model.save_hf`."""
   target = pathlib.Path(directory)
   if target.exists():
     raise UserError(

@@ -285,9 +285,10 @@ def _download(repository: str, hint: str = "") -> str:
       repository, allow_patterns=_HUB_PATTERNS
     )
   except Exception as error:  # HTTP, offline mode, gated, bad names, disk
+    reason = str(error).strip().partition("\n")[0] or "no reason given"
     raise UserError(
       f"hf:{repository}: cannot be downloaded"
-      f" ({type(error).__name__}: {str(error).splitlines()[0]}). Check the"
+      f" ({type(error).__name__}: {reason}). Check the"
       " name, the network and HF_TOKEN, or give a local directory" + hint
     ) from error
 

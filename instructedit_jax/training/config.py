@@ -5,6 +5,7 @@ that are checked, so that nothing below reads a loose dictionary.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_type_hints
 
@@ -23,6 +24,7 @@ from instructedit_jax.training.losses import LossConfig
 from instructedit_jax.training.step import OptimizerConfig
 
 T = TypeVar("T")
+_EVERY = ("validate_every", "checkpoint_every", "log_every")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,7 @@ class TrainConfig:
     suffix: editable blocks.
     dtype: of the base weights.
     data: "embedded", "hub" or a folder.
-    tasks: to train on, with their weights in the mixture.
+    tasks: to train on, with their weights in the mixture; 0 leaves one out.
     instructions: file of instruction pools; empty takes the project's own.
     steps: of `batch_size` episodes each.
     batch_size: episodes a step, over all devices.
@@ -82,12 +84,22 @@ class TrainConfig:
   )
 
   def __post_init__(self):
-    for field in ("steps", "batch_size", "validate_every", "checkpoint_every"):
+    for field in ("steps", "batch_size", *_EVERY):
       if getattr(self, field) < 1:
         raise UserError(f"config.{field}: must be at least 1")
+    if self.patience < 0:
+      raise UserError("config.patience: must be 0 (never stop early) or more")
     remat.require(self.remat)
-    if not self.tasks:
+    for task, weight in self.tasks:
+      if not 0 <= weight < math.inf:
+        raise UserError(f"config.tasks.{task}: {weight} must be 0 or more")
+    if not self.weights:
       raise UserError("config.tasks: name at least one task and its weight")
+
+  @property
+  def weights(self) -> dict[str, float]:
+    """The weights of the tasks that are trained on."""
+    return {task: weight for task, weight in self.tasks if weight > 0}
 
 
 def default() -> ml_collections.ConfigDict:
@@ -101,9 +113,15 @@ def from_config(config: ml_collections.ConfigDict) -> TrainConfig:
   """Checked and frozen.
 
   Raises:
-    UserError: an unknown key or a value of the wrong type, by name.
+    UserError: an unknown key or a value of the wrong type, by name; or another
+      kind of configuration.
   """
   raw = config.to_dict()
+  if not isinstance(raw.get("tasks"), Mapping):
+    raise UserError(
+      "config: not a training configuration (its `tasks` give no weights);"
+      " configs/multi.py is one"
+    )
   raw["tasks"] = tuple(sorted((k, float(v)) for k, v in raw["tasks"].items()))
   return _build(TrainConfig, raw, "config")
 

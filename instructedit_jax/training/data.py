@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -10,12 +10,11 @@ import numpy as np
 from absl import logging
 
 from instructedit_jax.editing import prefix_store
-from instructedit_jax.editing.sequences import Scored, score
+from instructedit_jax.editing.sequences import Scored, TooLongError, score
 from instructedit_jax.editors.trained import instruction_sequence
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.language_model import LanguageModel
-from instructedit_jax.tasks import instructions
-from instructedit_jax.tasks.instructions import Instruction
+from instructedit_jax.tasks import instructions, scopes
 from instructedit_jax.tasks.mixture import Mixture
 from instructedit_jax.tasks.record import Record
 from instructedit_jax.tasks.splits import load_split
@@ -39,6 +38,10 @@ class Episodes:
     model: tokenises and gives prefix states.
     config: the run.
     records: by task; `validation_records` of each are set aside.
+
+  Raises:
+    UserError: a task without instructions, no record that fits, fewer
+      validation records than one batch takes, or a store that cannot be used.
   """
 
   def __init__(
@@ -48,20 +51,24 @@ class Episodes:
     records: dict[str, list[Record]],
   ):
     self._model, self._config = model, config
-    pools = instructions.POOLS
-    if config.instructions:
-      pools = instructions.load_pools(config.instructions)
+    self._pools = _pools(config, records)
     usable = {task: self._usable(task, rs) for task, rs in records.items()}
     split = {
       task: hold_out(rs, config.validation_records)
       for task, rs in usable.items()
     }
     train = {task: pair[0] for task, pair in split.items()}
-    self.validation = [r for _, held in split.values() for r in held]
-    self.mixture = Mixture(train, dict(config.tasks), config.seed)
+    self.validation = in_turn([held for _, held in split.values()])
+    if len(self.validation) < config.batch_size:
+      raise UserError(
+        f"config.validation_records: {len(self.validation)} records are held"
+        f" out over all tasks, config.batch_size = {config.batch_size} needs as"
+        " many; raise the one or lower the other"
+      )
+    self.mixture = Mixture(train, config.weights, config.seed)
     everyone = [r for rs in train.values() for r in rs]
     make = EpisodeMaker(
-      config.episode, config.editor, self._score, everyone, pools
+      config.episode, config.editor, self._score, everyone, self._pools
     )
     self._maker = ScopedMaker(make, config.episode.scoped)
     self.cache = prefix_store.open_cache(
@@ -108,22 +115,14 @@ class Episodes:
   def validation_batches(
     self, rows: Sequence[int] | None = None
   ) -> list[Batch]:
-    """The same episodes every time, each validation record once.
+    """The same episodes every time, one of each validation record.
+
+    The last records are left out where they do not fill a batch.
 
     Args:
       rows: of every batch, those wanted here; all by default.
-
-    Raises:
-      UserError: there are fewer records than one batch takes.
     """
-    drawn = self._validation(rows)
-    if not drawn:
-      raise UserError(
-        f"config.validation_records: {len(self.validation)} records are held"
-        f" out over all tasks, config.batch_size = {self._config.batch_size}"
-        " needs as many; raise the one or lower the other"
-      )
-    return [self._batcher(*item) for item in drawn]
+    return [self._batcher(*item) for item in self._validation(rows)]
 
   def _plan_until(self, first: int, rows: Sequence[int] | None) -> None:
     """Plans all prefix states of the steps before `first`.
@@ -195,45 +194,95 @@ class Episodes:
   def _usable(self, task: str, records: Sequence[Record]) -> list[Record]:
     """Leaves out, and names, records whose edit is too long for a row."""
     limit, shape = self._config.episode.target_tokens, self._config.shape
+    context, sentence = self._model.config.context, self._longest_scope()
+    numbers = self._longest_descriptions(task)
 
-    def fits(record: Record) -> bool:
-      longest = Instruction(task, "word " * _LONGEST_DESCRIPTION)
-      texts = self._config.editor.views(longest, record.prompt)
-      views = [self._score(text, record.target, limit) for text in texts]
+    def fits(record: Record, number: int) -> bool:
+      own = instructions.fixed(record, number, self._pools)
+      own = scopes.stated(own, sentence)
+      texts = self._config.editor.views(own, record.prompt)
+      try:
+        views = [self._score(text, record.target, limit) for text in texts]
+      except TooLongError:
+        return False
       tokens = sum(len(view.tokens) for view in views)
       rows = sum(len(view.labels) for view in views)
       return tokens <= shape.edit_tokens and rows <= shape.edit_rows
 
-    kept = [record for record in records if fits(record)]
+    kept = [r for r in records if all(fits(r, number) for number in numbers)]
     if len(kept) < len(records):
       logging.info(
         "%s: %d of %d records do not fit shape.edit_tokens=%d and"
-        " shape.edit_rows=%d and are left out",
-        task,
-        len(records) - len(kept),
-        len(records),
-        shape.edit_tokens,
-        shape.edit_rows,
+        " shape.edit_rows=%d, or the model's context of %d tokens, and are"
+        " left out",
+        *(task, len(records) - len(kept), len(records)),
+        *(shape.edit_tokens, shape.edit_rows, context),
       )
     if not kept:
       raise UserError(
         f"task {task}: no record fits config.shape.edit_tokens ="
-        f" {shape.edit_tokens}, edit_rows = {shape.edit_rows}; raise them"
+        f" {shape.edit_tokens}, edit_rows = {shape.edit_rows} and the model's"
+        f" context of {context} tokens; raise the first two"
       )
     return kept
 
+  def _longest_descriptions(self, task: str) -> list[int]:
+    """Numbers of the longest descriptions for training.
 
-# Words a description is assumed to have at most; the longest of ours has fewer.
-_LONGEST_DESCRIPTION = 40
+    One for each number of placeholders: which of them is the longest depends on
+    what is filled in.
+    """
+    said = self._pools[task].seen
+    longest: dict[tuple[int, int], int] = {}
+    for number in sorted(range(len(said)), key=lambda i: self._size(said[i])):
+      text = said[number]
+      gaps = text.count(instructions.LABEL), text.count(instructions.TOPIC)
+      longest[gaps] = number
+    return list(longest.values())
+
+  def _longest_scope(self) -> str:
+    """What may stand behind a description at most."""
+    if not self._config.episode.scoped:
+      return ""
+    said = [s for each in scopes.SENTENCES.values() for s in each["seen"]]
+    return max(said, key=self._size)
+
+  def _size(self, text: str) -> int:
+    return len(self._model.text.encode(f" {text}"))
+
+
+def _pools(config: TrainConfig, tasks: Iterable[str]) -> instructions.Pools:
+  """The instructions of a run, of which every task needs some."""
+  pools = instructions.POOLS
+  if config.instructions:
+    pools = instructions.load_pools(config.instructions)
+  for task in tasks:
+    if task not in pools:
+      where = config.instructions or "this project"
+      raise UserError(
+        f"config.tasks.{task}: {where} has no instructions for it, only for"
+        f" {', '.join(pools)}; give a file that does with"
+        " --config.instructions=FILE"
+      )
+  return pools
+
+
+def in_turn(groups: Sequence[Sequence[Record]]) -> list[Record]:
+  """The records of all groups, each spread evenly over the whole list."""
+  placed = [
+    ((number + 0.5) / len(group), record)
+    for group in groups
+    for number, record in enumerate(group)
+  ]
+  return [record for _, record in sorted(placed, key=lambda pair: pair[0])]
 
 
 def load_records(config: TrainConfig) -> dict[str, list[Record]]:
-  """The training records of every task, with a line on each."""
+  """The records of every task that is trained on, with a line on each."""
   records = {}
-  for task, weight in config.tasks:
-    if weight > 0:
-      records[task], report = load_split(config.data, task, "train")
-      logging.info("%s", report)
+  for task in config.weights:
+    records[task], report = load_split(config.data, task, "train")
+    logging.info("%s", report)
   return records
 
 

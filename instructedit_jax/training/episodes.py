@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from instructedit_jax.editing.sequences import Scored
+from instructedit_jax.editing.sequences import Scored, TooLongError
 from instructedit_jax.editors.metalearned import EditorConfig
 from instructedit_jax.tasks import augment, drawing, instructions
 from instructedit_jax.tasks.instructions import Instruction
 from instructedit_jax.tasks.neighbours import Neighbours
 from instructedit_jax.tasks.record import Conversation, Record
 
-# (prompt, target, most target tokens) -> tokens.
+# (prompt, target, most target tokens) -> tokens; may raise a TooLongError.
 Score = Callable[[str, str, int], Scored]
 
 
@@ -124,7 +124,10 @@ class EpisodeMaker:
     self._split = split
 
   def __call__(self, record: Record, rng: np.random.Generator) -> Episode:
-    """Draws one episode for `record`."""
+    """Draws one episode for `record`; its own prompt must not be too long.
+
+    Other queries that the model's context cannot hold are left out.
+    """
     return self.about(record, self.instruction(record, rng), rng)
 
   def instruction(
@@ -157,10 +160,11 @@ class EpisodeMaker:
     self, record: Record, rng: np.random.Generator
   ) -> list[tuple[Kind, Scored]]:
     """Sometimes questions that carry another description of the same task."""
-    queries = []
+    queries: list[tuple[Kind, Scored]] = []
     if rng.random() < self.config.instructed:
       asked = self.instruction(record, rng).apply(record.prompt)
-      queries.append((Kind.EDIT, self._scored(asked, record.target)))
+      limit = self.config.target_tokens
+      queries += self._query(Kind.EDIT, asked, record.target, limit)
     if rng.random() < self.config.instructed:
       query = self.instruction(record, rng)
       prompt, answer = self._elsewhere(record, rng)
@@ -169,8 +173,17 @@ class EpisodeMaker:
         prompt, answer = probe.prompt, probe.answers[0]
       limit = self.config.locality_tokens
       asked = query.apply(prompt)
-      queries.append((Kind.KEEP, self._score(asked, answer, limit)))
+      queries += self._query(Kind.KEEP, asked, answer, limit)
     return queries
+
+  def _query(
+    self, kind: Kind, prompt: str, answer: str, limit: int
+  ) -> list[tuple[Kind, Scored]]:
+    """One query; none where it is too long for the model."""
+    try:
+      return [(kind, self._score(prompt, answer, limit))]
+    except TooLongError:
+      return []
 
   def _scored(self, prompt: str, target: str) -> Scored:
     return self._score(prompt, target, self.config.target_tokens)
@@ -185,10 +198,9 @@ class EpisodeMaker:
     lengths += [config.opening_tokens] * config.openings
     for length in lengths:
       prompt = self._paraphrase(record, rng)
-      queries.append((Kind.EDIT, self._score(prompt, record.target, length)))
+      queries += self._query(Kind.EDIT, prompt, record.target, length)
     if record.conversation is not None and record.conversation.opposite:
-      avoided = self._opposite(record.conversation, rng)
-      queries.append((Kind.AVOID, avoided))
+      queries += self._opposite(record.conversation, rng)
     return queries
 
   def _paraphrase(self, record: Record, rng: np.random.Generator) -> str:
@@ -206,11 +218,13 @@ class EpisodeMaker:
       return drawing.one(rng, own)
     return augment.rephrase(record.prompt, record.subject, rng)
 
-  def _opposite(self, talk: Conversation, rng: np.random.Generator) -> Scored:
+  def _opposite(
+    self, talk: Conversation, rng: np.random.Generator
+  ) -> list[tuple[Kind, Scored]]:
     """A reply of the other sentiment to one of the questions."""
     prompt = drawing.one(rng, talk.questions)
     reply = drawing.one(rng, talk.opposite)
-    return self._score(prompt, reply, self.config.reply_tokens)
+    return self._query(Kind.AVOID, prompt, reply, self.config.reply_tokens)
 
   def _out_of_scope(
     self, record: Record, rng: np.random.Generator
@@ -231,10 +245,12 @@ class EpisodeMaker:
     ):
       chosen += [draw(record, rng) for _ in range(count)]
     limit = self.config.locality_tokens
-    after = range(self.config.continuations)
-    scored = [self._after(record, rng) for _ in after]
-    scored += [self._score(*pair, limit) for pair in chosen]
-    return [(Kind.KEEP, sequence) for sequence in scored]
+    queries: list[tuple[Kind, Scored]] = []
+    for _ in range(self.config.continuations):
+      queries += self._after(record, rng)
+    for prompt, answer in chosen:
+      queries += self._query(Kind.KEEP, prompt, answer, limit)
+    return queries
 
   def _near(self, record: Record, rng: np.random.Generator) -> tuple[str, str]:
     """Another fact of the same subject, or the own one with an exception."""
@@ -251,7 +267,9 @@ class EpisodeMaker:
     pair = self._neighbours.same_relation(record, rng)
     return pair or self._elsewhere(record, rng)
 
-  def _after(self, record: Record, rng: np.random.Generator) -> Scored:
+  def _after(
+    self, record: Record, rng: np.random.Generator
+  ) -> list[tuple[Kind, Scored]]:
     """What the unedited model would say once the new answer is given."""
     text = record.target + augment.continuation(rng)
     if rng.random() < 0.3:
@@ -259,8 +277,10 @@ class EpisodeMaker:
     limit = self.config.target_tokens
     answer = len(self._score(record.prompt, record.target, limit).labels)
     most = answer + self.config.locality_tokens
-    whole = self._score(record.prompt, text, most)
-    return Scored(whole.tokens, whole.labels[answer:])
+    return [
+      (kind, Scored(whole.tokens, whole.labels[answer:]))
+      for kind, whole in self._query(Kind.KEEP, record.prompt, text, most)
+    ]
 
   def _elsewhere(
     self, record: Record, rng: np.random.Generator

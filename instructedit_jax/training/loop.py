@@ -106,6 +106,8 @@ class _Run:
   def __call__(self, state: TrainState, memory: dict[str, Any]) -> None:
     config, start = self._config, int(state.step)
     best, waited = memory.get("best", math.inf), memory.get("waited", 0)
+    if self._tired(waited):
+      return
     late: tuple[int, Metrics] | None = None
     label = f"train {config.editor.method}"
     with (
@@ -129,16 +131,17 @@ class _Run:
           scores = self._validate(number, state)
           waited = 0 if scores["loss"] < best else waited + 1
           best = min(best, scores["loss"])
-        tired = bool(config.patience) and waited >= config.patience
+        tired = self._tired(waited)
         stopping = stop.asked(number)
         last = done or tired or stopping
         if scores or last or number % config.checkpoint_every == 0:
           self._record(late, bar)
           late = None
           memory = {"best": best, "waited": waited}
+          # A killed run goes on after this step: its rows must be there.
+          self._writer.flush()
           self._store.save(number, state, memory, scores or None)
         if tired:
-          logging.info("no better loss in %d validations: stopped", waited)
           return
         if stopping and not done:
           self._store.wait()
@@ -147,6 +150,13 @@ class _Run:
             f"stopped by request after step {number}; the same command goes on"
           )
     self._store.wait()
+
+  def _tired(self, waited: int) -> bool:
+    """Whether so many validations without a better loss end the run."""
+    tired = 0 < self._config.patience <= waited
+    if tired:
+      logging.info("no better loss in %d validations: stopped", waited)
+    return tired
 
   def _numbered(self, start: int) -> Iterator[tuple[int, Batch]]:
     if start >= self._config.steps:
@@ -238,6 +248,7 @@ def _best_editor(
 ) -> TrainedEditor:
   best = store.best_step()
   state, memory = store.restore(shapes, best)
+  loss = memory.get("best", math.inf)
   return TrainedEditor(
     config.editor,
     state.params,
@@ -247,9 +258,10 @@ def _best_editor(
     {
       "model": config.model,
       "data": config.data,
-      "tasks": [task for task, _ in config.tasks],
+      "tasks": list(config.weights),
       "step": int(state.step),
-      "validation_loss": memory.get("best"),
+      # Infinite before the first validation, and JSON has no infinity.
+      "validation_loss": loss if math.isfinite(loss) else None,
       "config": config_lib.to_dict(config),
     },
   )

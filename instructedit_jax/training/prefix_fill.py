@@ -19,6 +19,8 @@ _FREE = (
   *("prefix_cache", "prefix_cache_gb", "remat", "mesh", "sharding"),
   *("loss", "optimizer"),
 )
+# Raised whenever the same configuration comes to read other sequences.
+_READING = 2
 
 
 def fill(
@@ -73,4 +75,5 @@ def is_filled(config: TrainConfig) -> bool:
 def _run(config: TrainConfig) -> dict[str, Any]:
   """What decides which sequences a run reads, and more."""
   values = config_lib.to_dict(config)
-  return {key: value for key, value in values.items() if key not in _FREE}
+  kept = {key: value for key, value in values.items() if key not in _FREE}
+  return kept | {"reading": _READING}

@@ -311,6 +311,8 @@ class _Run:
         if number % config.validate_every == 0 or done:
           self._validate(number, state, writer)
         if number % config.checkpoint_every == 0 or done or stopping:
+          # A killed run goes on after this step: its rows must be there.
+          writer.flush()
           store.save(number, state, {})
         if stopping:
           store.wait()

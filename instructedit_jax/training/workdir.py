@@ -12,7 +12,9 @@ from instructedit_jax.errors import UserError
 def claim(
   folder: pathlib.Path, config: Mapping[str, Any], free: Collection[str]
 ) -> None:
-  """Writes config.json, or checks that it is the one already there.
+  """Writes config.json, unless the folder holds another configuration's run.
+
+  A start that left no state behind (a misspelt model, say) claims nothing.
 
   Args:
     folder: of the run.
@@ -24,7 +26,7 @@ def claim(
   """
   path = folder / "config.json"
   now = json.loads(json.dumps(config))
-  if path.exists():
+  if path.exists() and _begun(folder):
     try:
       then = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -41,3 +43,9 @@ def claim(
       )
   with files.atomic_write(path) as temporary:
     temporary.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+
+
+def _begun(folder: pathlib.Path) -> bool:
+  """Whether there is a checkpoint or an editor."""
+  steps = (folder / "checkpoints").glob("*")
+  return (folder / "editor").exists() or any(p.name.isdigit() for p in steps)
