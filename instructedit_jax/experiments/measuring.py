@@ -76,13 +76,28 @@ class Measuring:
     return [run for e in entrants for run in found.get(e.name, [])]
 
   def _runs(self, entrant: Entrant, way: Way) -> list[Run]:
+    seeds: tuple[int | None, ...] = entrant.seeds
+    if len(set(seeds)) < len(entrant.specs):
+      seeds = (None,) * len(entrant.specs)  # unknown, or one of them twice
+    found = []
+    for number, spec in enumerate(entrant.specs):
+      folder = self._evaluated(spec, way, _file_name(entrant.name, number))
+      self.folders[folder] = entrant.name
+      # Folders that a user gives under one name are seeds of it by intent.
+      found += [
+        dataclasses.replace(run, editor=entrant.name, seed=seeds[number])
+        for run in runs_of(read_folders([folder]))[0]
+      ]
+    return found
+
+  def _evaluated(self, spec: str, way: Way, name: str) -> pathlib.Path:
+    """The folder of one editor's evaluation, which is made if need be."""
     setup, config = self._setup, self._setup.config
-    folder = setup.work / "evaluations" / setup.name / way.folder
-    folder /= re.sub(r"[^\w.-]+", "_", entrant.name)
-    logging.info("evaluating %s, %s", entrant.name, way.folder)
+    folder = setup.work / "evaluations" / setup.name / way.folder / name
+    logging.info("evaluating %s, %s", spec, way.folder)
     run(
       Settings(
-        editors=entrant.specs,
+        editors=(spec,),
         out=str(folder),
         model=config.model,
         dtype=self._dtype,
@@ -102,22 +117,10 @@ class Measuring:
       ),
       self._loaded,
     )
-    self.folders[folder] = entrant.name
-    runs, _ = runs_of(read_folders([folder]), {"*": entrant.name})
-    # Folders that a user gives under one name are seeds of it by intent.
-    return [
-      dataclasses.replace(
-        run, editor=entrant.name, seed=_seed(entrant, run.label)
-      )
-      for run in runs
-    ]
+    return folder
 
 
-def _seed(entrant: Entrant, label: str) -> int | None:
-  """The seed of the editor that the evaluator calls `label`."""
-  if len(set(entrant.seeds)) < len(entrant.specs):
-    return None  # unknown, or the same one twice
-  for spec, seed in zip(entrant.specs, entrant.seeds, strict=True):
-    if len(entrant.specs) == 1 or label.endswith(f" ({spec})"):
-      return seed
-  return None
+def _file_name(editor: str, number: int) -> str:
+  """Of an editor's seed; another seed more leaves the names of the others."""
+  name = re.sub(r"[^\w.-]+", "_", editor)
+  return f"{name}+{number}" if number else name
