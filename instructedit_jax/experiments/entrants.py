@@ -56,7 +56,11 @@ def entrants(setup: Setup) -> tuple[list[Entrant], dict[str, str]]:
     if isinstance(recipe, str):
       recipe = (recipe,)
     if isinstance(recipe, tuple):
-      found.append(given(name, recipe))
+      try:
+        found.append(given(name, recipe))
+      except UserError as error:
+        logging.error("%s: %s", name, error)
+        failed[name] = str(error)
       continue
     specs, seeds = [], []
     for seed in setup.seeds:
