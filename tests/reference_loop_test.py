@@ -16,7 +16,7 @@ from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.hypernetwork import HypernetworkConfig
 from instructedit_jax.editors.reference import Batch, ReferenceConfig
 from instructedit_jax.editors.trained import load_editor
-from instructedit_jax.errors import UserError
+from instructedit_jax.errors import Stopped, UserError
 from instructedit_jax.metric_writer import read_metrics
 from instructedit_jax.models.language_model import load_model
 from instructedit_jax.parallel.processes import StopRequest
@@ -252,7 +252,7 @@ def test_a_run_cut_off_and_resumed_equals_one_that_was_not(
   with monkeypatch.context() as asked:  # as SIGTERM does
     asked.setattr(CheckpointStore, "save", checked)
     asked.setattr(StopRequest, "asked", lambda self, step: step == 3)
-    with pytest.raises(UserError, match="stopped by request after micro-step"):
+    with pytest.raises(Stopped, match="stopped by request after micro-step"):
       reference_loop.train(run(), part, base)
   assert (part / "checkpoints" / "3").is_dir()
   again = reference_loop.train(run(), part, base)

@@ -15,7 +15,7 @@ from absl import logging
 from instructedit_jax import figures, parallel
 from instructedit_jax.checkpoints import CheckpointStore
 from instructedit_jax.editors.trained import TrainedEditor
-from instructedit_jax.errors import UserError
+from instructedit_jax.errors import Stopped, UserError
 from instructedit_jax.metric_writer import FILE_NAME, MetricWriter
 from instructedit_jax.models.language_model import LanguageModel
 from instructedit_jax.parallel import processes
@@ -146,7 +146,7 @@ class _Run:
         if stopping and not done:
           self._store.wait()
           processes.meet("stopped")
-          raise UserError(
+          raise Stopped(
             f"stopped by request after step {number}; the same command goes on"
           )
     self._store.wait()

@@ -30,7 +30,7 @@ from instructedit_jax.editors.hypernetwork import HypernetworkConfig, Shapes
 from instructedit_jax.editors.metalearned import EditorConfig
 from instructedit_jax.editors.reference import Batch, ReferenceConfig, State
 from instructedit_jax.editors.trained import TrainedEditor
-from instructedit_jax.errors import UserError
+from instructedit_jax.errors import Stopped, UserError
 from instructedit_jax.metric_writer import FILE_NAME, MetricWriter
 from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.models.language_model import LanguageModel, load_model
@@ -316,7 +316,7 @@ class _Run:
           store.save(number, state, {})
         if stopping:
           store.wait()
-          raise UserError(
+          raise Stopped(
             f"stopped by request after micro-step {number}; the same command"
             " goes on"
           )
