@@ -50,7 +50,6 @@ class Measuring:
   def __init__(self, setup: Setup):
     self._setup = setup
     self._loaded: dict[Any, Any] = {}
-    self._dtype = ""
     self.failed: dict[str, str] = {}
     self.folders: dict[pathlib.Path, str] = {}
 
@@ -62,11 +61,11 @@ class Measuring:
     """
     found: dict[str, list[Run]] = {}
     reason = ""
-    self._dtype = dtype(entrants)
+    weights = dtype(entrants)
     # The unedited model takes whatever suffix is there by then.
     for entrant in sorted(entrants, key=is_base):
       try:
-        found[entrant.name] = self._runs(entrant, way)
+        found[entrant.name] = self._runs(entrant, way, weights)
       except UserError as error:
         reason = str(error)
         logging.error("%s, %s: %s", entrant.name, way.instruction, error)
@@ -75,13 +74,14 @@ class Measuring:
       raise UserError(reason)
     return [run for e in entrants for run in found.get(e.name, [])]
 
-  def _runs(self, entrant: Entrant, way: Way) -> list[Run]:
+  def _runs(self, entrant: Entrant, way: Way, dtype: str) -> list[Run]:
     seeds: tuple[int | None, ...] = entrant.seeds
     if len(set(seeds)) < len(entrant.specs):
       seeds = (None,) * len(entrant.specs)  # unknown, or one of them twice
     found = []
     for number, spec in enumerate(entrant.specs):
-      folder = self._evaluated(spec, way, _file_name(entrant.name, number))
+      name = _file_name(entrant.name, number)
+      folder = self._evaluated(spec, way, name, dtype)
       self.folders[folder] = entrant.name
       # Folders that a user gives under one name are seeds of it by intent.
       found += [
@@ -90,7 +90,9 @@ class Measuring:
       ]
     return found
 
-  def _evaluated(self, spec: str, way: Way, name: str) -> pathlib.Path:
+  def _evaluated(
+    self, spec: str, way: Way, name: str, dtype: str
+  ) -> pathlib.Path:
     """The folder of one editor's evaluation, which is made if need be."""
     setup, config = self._setup, self._setup.config
     folder = setup.work / "evaluations" / setup.name / way.folder / name
@@ -100,7 +102,7 @@ class Measuring:
         editors=(spec,),
         out=str(folder),
         model=config.model,
-        dtype=self._dtype,
+        dtype=dtype,
         tasks=setup.tasks,
         data=setup.data,
         limit=setup.limit or None,
