@@ -17,8 +17,6 @@ from instructedit_jax.evaluation.items import Item
 from instructedit_jax.evaluation.options import (
   BARE,
   INSTRUCTED,
-  NONE,
-  QUERIES,
   Options,
 )
 from instructedit_jax.evaluation.predictions import Prediction
@@ -64,7 +62,7 @@ def evaluate(
   options = Options() if options is None else options
   if not records:
     raise UserError("there is no record to evaluate")
-  _check_query(query, options)
+  options.check_query(query)
   maker = _maker(model, editor)
   run = _Run(baseline or Baseline(model), maker, query, options)
   for start in range(0, len(records), options.batch):
@@ -73,13 +71,6 @@ def evaluate(
     if progress is not None:
       progress(len(batch))
   return run.results
-
-
-def _check_query(query: str, options: Options) -> None:
-  if query not in QUERIES:
-    raise UserError(f"query {query!r}: must be one of {', '.join(QUERIES)}")
-  if query == INSTRUCTED and options.instruction == NONE:
-    raise UserError("instructed queries need an instruction, not 'none'")
 
 
 def _maker(

@@ -71,6 +71,16 @@ class Options:
           f"{field}={getattr(self, field)}: must be at least {least}"
         )
 
+  def check_query(self, query: str) -> None:
+    """Raises a UserError unless questions can be asked in this style."""
+    if query not in QUERIES:
+      raise UserError(f"query {query!r}: must be one of {', '.join(QUERIES)}")
+    if query == INSTRUCTED and self.instruction == NONE:
+      raise UserError(
+        "instructed queries need an instruction, not 'none'. Ask with"
+        f" --queries={BARE}, or choose an --instruction."
+      )
+
   def instruction_of(self, record: Record) -> Instruction | None:
     """The instruction of one record's edit.
 

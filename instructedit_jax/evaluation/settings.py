@@ -3,13 +3,7 @@
 import dataclasses
 
 from instructedit_jax.errors import UserError
-from instructedit_jax.evaluation.options import (
-  BARE,
-  INSTRUCTED,
-  NONE,
-  QUERIES,
-  Options,
-)
+from instructedit_jax.evaluation.options import QUERIES, Options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +46,4 @@ class Settings:
     if not self.queries:
       raise UserError(f"name a query style: {', '.join(QUERIES)}")
     for query in self.queries:
-      if query not in QUERIES:
-        raise UserError(f"query {query!r}: must be one of {', '.join(QUERIES)}")
-    if INSTRUCTED in self.queries and self.options.instruction == NONE:
-      raise UserError(
-        "instructed queries need an instruction, not 'none'. Ask with"
-        f" --queries={BARE}, or choose an --instruction."
-      )
+      self.options.check_query(query)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -15,7 +15,7 @@ from instructedit_jax.errors import Stopped, UserError
 from instructedit_jax.evaluation.independent import BASE
 from instructedit_jax.experiments.setup import Setup
 from instructedit_jax.training import config as config_lib
-from instructedit_jax.training import loop
+from instructedit_jax.training import loop, workdir
 from instructedit_jax.training.config import TrainConfig
 
 _MARK = "finished.json"
@@ -77,7 +77,7 @@ def entrants(setup: Setup) -> tuple[list[Entrant], dict[str, str]]:
         logging.error("%s, seed %d: %s", name, seed, error)
         failed[f"{name}, seed {seed}"] = str(error)
     if specs:
-      tasks = _with_weight(config.tasks)
+      tasks = tuple(config.weights)
       made = Entrant(name, tuple(specs), tasks, tuple(seeds), config.dtype)
       found.append(made)
   if not found:
@@ -97,15 +97,12 @@ def given(name: str, specs: tuple[str, ...]) -> Entrant:
   if not configs or not all("tasks" in each for each in configs):
     return Entrant(name, specs)
   seeds = [each["seed"] for each in configs if "seed" in each]
+  tasks = tuple(task for task, weight in configs[0]["tasks"] if weight > 0)
   return Entrant(
-    *(name, specs, _with_weight(configs[0]["tasks"])),
+    *(name, specs, tasks),
     tuple(seeds) if len(seeds) == len(specs) else (),
     configs[0].get("dtype", ""),
   )
-
-
-def _with_weight(tasks: Iterable[tuple[str, float]]) -> tuple[str, ...]:
-  return tuple(task for task, weight in tasks if weight > 0)
 
 
 def train_config(
@@ -139,12 +136,11 @@ def train_missing(config: TrainConfig, folder: pathlib.Path) -> None:
       return
   except (OSError, ValueError):
     pass  # not finished
-  names = [path.name for path in folder.glob("checkpoints/*")]
-  steps = [int(name) for name in names if name.isdigit()]
-  if max(steps, default=0) > config.steps:
+  trained = max(workdir.steps(folder), default=0)
+  if trained > config.steps:
     # The training loop would have nothing to do and hand the longer one out.
     raise UserError(
-      f"{folder}: was trained for {max(steps)} steps, more than"
+      f"{folder}: was trained for {trained} steps, more than"
       f" {config.steps}. Give another --work for the shorter run."
     )
   logging.info("training %s", folder)

@@ -156,7 +156,8 @@ function questionLine(item) {
   const local = text(metric) === "locality";
   const name = text(metric) + (metric === kind ? "" : ", " + text(kind));
   // Replies of either sentiment are compared with each other, none is right.
-  const reply = text(kind) === "same" || text(kind) === "opposite";
+  const unwanted = text(kind) === "opposite";
+  const reply = unwanted || text(kind) === "same";
   const scores = [];
   if (item[6] !== null && item[6] !== undefined) scores.push("tokens " + Math.round(100 * item[6]) + " %");
   if (item[8] !== null && item[8] !== undefined) scores.push("KL " + item[8]);
@@ -164,7 +165,7 @@ function questionLine(item) {
   return [
     [name],
     [told >= 0 ? make("span", { class: "free text" }, text(told).trim()) : "", make("span", { class: "text" }, text(prompt))],
-    [local ? "as before" : text(kind) === "opposite" ? "rather not: " : "", local ? "" : make("span", { class: "text" }, answers.map(text).join(" | "))],
+    local ? ["as before"] : [unwanted ? "rather not: " : "", make("span", { class: "text" }, answers.map(text).join(" | "))],
     answer(item[1], item[9]),
     reply ? answer(item[2], item[10]) : answer(item[2], item[10], item[5], item[7]),
     [scores.join(", ")],

@@ -26,7 +26,7 @@ def claim(
   """
   path = folder / "config.json"
   now = json.loads(json.dumps(config))
-  if path.exists() and _begun(folder):
+  if path.exists() and (steps(folder) or (folder / "editor").exists()):
     try:
       then = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -45,7 +45,7 @@ def claim(
     temporary.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
 
 
-def _begun(folder: pathlib.Path) -> bool:
-  """Whether there is a checkpoint or an editor."""
-  steps = (folder / "checkpoints").glob("*")
-  return (folder / "editor").exists() or any(p.name.isdigit() for p in steps)
+def steps(folder: pathlib.Path) -> list[int]:
+  """Of which there are checkpoints; read without opening them."""
+  names = [path.name for path in folder.glob("checkpoints/*")]
+  return [int(name) for name in names if name.isdigit()]
