@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from instructedit_jax import app
+from instructedit_jax.columns import markdown_table
 from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation.results import Results, Row
 from instructedit_jax.evaluation.scores import HEADLINE
@@ -97,7 +98,7 @@ def _table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     for metric in metrics
   ]
   lines.append(["records", "", *("–".join(map(str, n)) for n in counts)])
-  return _aligned(lines)
+  return markdown_table(lines)
 
 
 def _cell(row: Row | None) -> str:
@@ -108,15 +109,6 @@ def _cell(row: Row | None) -> str:
     f"{number:.{digits}f}" for number in (row.value, row.low, row.high)
   )
   return f"{value} [{low}, {high}]"
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  rule = ["-" * width for width in widths]
-  return "\n".join(
-    "| " + " | ".join(map(str.ljust, line, widths)) + " |"
-    for line in (lines[0], rule, *lines[1:])
-  )
 
 
 def _short(text: str, end: bool = False) -> str:

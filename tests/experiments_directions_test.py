@@ -84,6 +84,12 @@ def test_coordinates_keep_all_distances(groups):
   np.testing.assert_allclose(apart, 2 - 2 * cosine, atol=1e-8)
 
 
+@pytest.mark.parametrize("count", [1, 5])
+def test_directions_that_do_not_differ_lie_at_one_point(count):
+  points = embedding.tsne(np.ones((count, count)))
+  np.testing.assert_array_equal(points, np.zeros((count, 2)))
+
+
 def test_the_picture_is_the_same_every_time(groups):
   pytest.importorskip("sklearn")
   u, v, labels = groups

@@ -12,8 +12,9 @@ from instructedit_jax.editing.archive import load_edit, save_edit
 from instructedit_jax.editing.dense import DenseEdit
 from instructedit_jax.editors import fine_tuning
 from instructedit_jax.editors.base import Request
+from instructedit_jax.editors.descent import descend
 from instructedit_jax.editors.fine_tuning import FineTuning, FineTuningConfig
-from instructedit_jax.editors.training_free import Common, descend, read_rows
+from instructedit_jax.editors.training_free import Common, read_rows
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.decoder import Sequence
 from tests import tiny
@@ -115,11 +116,14 @@ def test_the_gradient_is_that_of_finite_differences(objective):
   )
 
 
-def test_descent_is_adam_stopped_problem_by_problem():
+@pytest.mark.parametrize("shares", [(), (0.5,), (0.9, 0.5, 0.1)])
+def test_descent_is_adam_stopped_problem_by_problem(shares):
   goal = np.asarray([[1.0, -2.0], [0.3, 0.1], [5.0, 5.0]])
   found, count = descend(
-    lambda v: jnp.square(v - goal).sum(-1),
+    lambda v, goal: jnp.square(v - goal).sum(-1),
     jnp.zeros((3, 2)),
+    jnp.asarray(goal),
+    shares=shares,
     rate=0.1,
     steps=40,
     stop=0.05,

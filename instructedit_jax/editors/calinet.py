@@ -33,11 +33,11 @@ from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editing.rows import Rows
 from instructedit_jax.editing.side import SideEdit
 from instructedit_jax.editors.base import Request
+from instructedit_jax.editors.descent import descend
 from instructedit_jax.editors.requests import RequestLike
 from instructedit_jax.editors.training_free import (
   Common,
   TrainingFree,
-  descend,
   editable_block,
   read_rows,
   refuse_overflow,
@@ -181,7 +181,7 @@ def _fit(
   """Trained side networks, B of them; one if the requests share it."""
   model = nnx.merge(graph, weights)
 
-  def each(edit: SideEdit) -> jax.Array:
+  def each(edit: SideEdit, rows: Rows) -> jax.Array:
     if not joint:
       return losses(model, rows, edit)
     found = losses(model, rows, edit[0])
@@ -192,6 +192,7 @@ def _fit(
   fitted, _ = descend(
     each,
     start(config, model.config, problems),
+    rows,
     rate=config.rate,
     steps=config.steps,
     stop=config.stop,

@@ -38,12 +38,12 @@ from flax import nnx
 from instructedit_jax.editing.dense import DenseEdit
 from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editing.rows import Rows
+from instructedit_jax.editors.descent import descend
 from instructedit_jax.editors.requests import RequestLike
 from instructedit_jax.editors.training_free import (
   OneMatrix,
   TrainingFree,
-  descend,
-  mean_over_answer,
+  answer_weight,
   read_rows,
   refuse_overflow,
   target_loss,
@@ -171,9 +171,9 @@ def losses(
   # The position that predicts the first answer token ends the prompt.
   last = rows.at[:, :1]
   hidden = model.suffix(rows.hidden, rows.sequence, tap, last)
-  cost = -jax.nn.log_softmax(model.logits(hidden))
-  shape = (*rows.labels.shape, cost.shape[-1])
-  return mean_over_answer(jnp.broadcast_to(cost, shape), rows)
+  cost = -jax.nn.log_softmax(model.logits(hidden)[:, 0])
+  chosen = jnp.take_along_axis(cost, rows.labels, -1)
+  return (chosen * answer_weight(rows)).sum(-1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -189,7 +189,7 @@ def _fit(
   graph, config, shape = setting
   model = nnx.merge(graph, weights)
 
-  def each(update: jax.Array) -> jax.Array:
+  def each(update: jax.Array, rows: Rows) -> jax.Array:
     if not joint:
       return losses(model, rows, name, update, config.objective)
     found = losses(model, rows, name, update[0], config.objective)
@@ -201,6 +201,7 @@ def _fit(
   fitted, _ = descend(
     each,
     start,
+    rows,
     rate=config.rate,
     steps=config.steps,
     stop=config.stop,

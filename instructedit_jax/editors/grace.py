@@ -41,11 +41,11 @@ from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editing.rows import Rows
 from instructedit_jax.editing.sequences import bucket
 from instructedit_jax.editors.base import Request
+from instructedit_jax.editors.descent import descend
 from instructedit_jax.editors.requests import RequestLike
 from instructedit_jax.editors.training_free import (
   OneMatrix,
   TrainingFree,
-  descend,
   read_rows,
   refuse_overflow,
   target_loss,
@@ -324,8 +324,9 @@ def _fit(
   rate, steps, stop = schedule
   start = edit.values[jnp.arange(len(entries)), entries]
   values, _ = descend(
-    lambda values: losses(model, rows, edit, entries, values),
+    lambda values, given: losses(model, *given, values),
     start,
+    (rows, edit, entries),
     rate=rate,
     steps=steps,
     stop=stop,

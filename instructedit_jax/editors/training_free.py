@@ -1,17 +1,17 @@
-"""What editors without learned numbers share: inputs, loss, optimisation.
+"""What editors without learned numbers share: inputs and loss.
 
 Axes: B requests, T tokens, P answer tokens, D width.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from instructedit_jax.editing import head
 from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editing.rows import Rows, rows_of
 from instructedit_jax.editing.sequences import bucket, pack, score
@@ -21,8 +21,6 @@ from instructedit_jax.errors import UserError
 from instructedit_jax.models import decoder
 from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.models.language_model import LanguageModel
-
-T = TypeVar("T")
 
 BARE, INSTRUCTED = "bare", "instructed"
 VIEWS = (BARE, INSTRUCTED)
@@ -181,73 +179,20 @@ def target_loss(
 ) -> jax.Array:
   """Mean negative log-likelihood of each row's target, [B]; 0 without one."""
   hidden = model.suffix(rows.hidden, rows.sequence, tap, rows.at)
-  return mean_over_answer(-jax.nn.log_softmax(model.logits(hidden)), rows)
+  return head.head_loss(
+    model.logits,
+    head.answer_loss,
+    hidden,
+    answer_weight(rows),
+    rows.mask,
+    rows.labels,
+  )[0]
 
 
-def mean_over_answer(cost: jax.Array, rows: Rows) -> jax.Array:
-  """Mean over each row's labels of their cost [B, P, V], [B]."""
-  chosen = jnp.take_along_axis(cost, rows.labels[..., None], -1)[..., 0]
-  count = jnp.maximum(rows.mask.sum(-1), 1)
-  return jnp.where(rows.mask, chosen, 0).sum(-1) / count
-
-
-def descend(
-  losses: Callable[[T], jax.Array],
-  start: T,
-  *,
-  rate: float,
-  steps: int,
-  stop: float,
-  bound: float = float("inf"),
-) -> tuple[T, jax.Array]:
-  """Adam on B separate problems at once, each until its loss is small.
-
-  Args:
-    losses: parameters, arrays [B, ...], to losses [B], each of its own
-      parameters only.
-    start: the parameters, in any pytree.
-    rate, steps: of Adam (0.9, 0.999, 1e-8).
-    stop: a problem whose loss is below this is left as it is from then on.
-    bound: no entry strays further than this from zero.
-
-  Returns:
-    the parameters, and int32 [B] steps taken.
-  """
-  rule = optax.adam(rate)
-
-  def total(values: T) -> tuple[jax.Array, jax.Array]:
-    each = losses(values)
-    return each.sum(), each
-
-  def advance(state: Any) -> Any:
-    values, memory, live, count, step = state
-    (_, each), slope = jax.value_and_grad(total, has_aux=True)(values)
-    # Not `each >= stop`: what is no number must go on and be found out.
-    live = live & ~(each < stop)
-    changes, memory = rule.update(slope, memory)
-
-    def move(value: jax.Array, change: jax.Array) -> jax.Array:
-      moved = jnp.clip(value + change, -bound, bound)
-      return jnp.where(
-        live.reshape((-1,) + (1,) * (value.ndim - 1)), moved, value
-      )
-
-    values = jax.tree.map(move, values, changes)
-    return values, memory, live, count + live, step + 1
-
-  problems = jax.tree.leaves(start)[0].shape[0]
-  values, _, _, count, _ = jax.lax.while_loop(
-    lambda state: (state[4] < steps) & state[2].any(),
-    advance,
-    (
-      start,
-      rule.init(start),
-      jnp.ones(problems, bool),
-      jnp.zeros(problems, jnp.int32),
-      jnp.int32(0),
-    ),
-  )
-  return values, count
+def answer_weight(rows: Rows) -> jax.Array:
+  """What each answer token counts in its row's mean, [B, P]."""
+  count = jnp.maximum(rows.mask.sum(-1, keepdims=True), 1)
+  return jnp.where(rows.mask, 1 / count, 0.0)
 
 
 def refuse_overflow(edit: Any, requests: Sequence[Request]) -> None:

@@ -24,10 +24,9 @@ from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation.natural import NATURAL, sentence
 from instructedit_jax.tasks import drawing, instructions, scopes
 from instructedit_jax.tasks.instructions import (
-  LABEL,
-  TOPIC,
   Instruction,
   InstructionPool,
+  fill,
 )
 from instructedit_jax.tasks.record import Record
 
@@ -117,5 +116,4 @@ def _of_task(
     )
   conversation = record.conversation
   label = "positive" if conversation is None else conversation.wanted
-  description = pool.seen[number].replace(LABEL, label)
-  return Instruction(task, description.replace(TOPIC, record.subject))
+  return Instruction(task, fill(pool.seen[number], label, record.subject))

@@ -37,11 +37,12 @@ from instructedit_jax.experiments import gram, pictures
 from instructedit_jax.experiments.directions import OTHERS, Updates, updates
 from instructedit_jax.experiments.embedding import tsne
 from instructedit_jax.experiments.entrants import dtype, entrants
+from instructedit_jax.experiments.loaded import Models
 from instructedit_jax.experiments.separation import Separation, separation
 from instructedit_jax.experiments.setup import Setup, start
 from instructedit_jax.experiments.writing import table
 from instructedit_jax.files import atomic_write
-from instructedit_jax.models.language_model import LanguageModel, load_model
+from instructedit_jax.models.language_model import LanguageModel
 from instructedit_jax.tasks.record import Record
 from instructedit_jax.tasks.splits import find_file, load_split
 
@@ -87,7 +88,7 @@ def run(setup: Setup) -> None:
   areas: list[Area] = []
   panels: list[Picture] = []
   stamps = []
-  models: dict[int, tuple[LanguageModel, PrefixCache]] = {}
+  models = Models(setup.config.model, dtype(found))
   for entrant in found:
     for seed, spec in enumerate(entrant.specs):
       try:
@@ -96,12 +97,7 @@ def run(setup: Setup) -> None:
         logging.error("%s: %s", entrant.name, error)
         failed[f"{entrant.name}, seed {seed}"] = str(error)
         continue
-      if editor.suffix not in models:
-        model = load_model(
-          setup.config.model, dtype=dtype(found), suffix=editor.suffix
-        )
-        models[editor.suffix] = (model, PrefixCache(model))
-      model, cache = models[editor.suffix]
+      model, cache = models(editor)
       stamps.append(
         {
           "name": entrant.name,

@@ -35,11 +35,15 @@ def tsne(
     cosine: of the directions, [N, N].
     perplexity: neighbours that count; lowered for few directions.
     seed: of the optimisation.
+
+  Directions that do not differ, or a single one, all lie at the origin.
   """
   # Imported late: it takes a second, and only pictures need it.
   from sklearn import manifold
 
   points = coordinates(cosine)
+  if np.ptp(points) < 1e-6:
+    return np.zeros((len(points), 2))
   if points.shape[1] == 1:
     points = np.concatenate([points, np.zeros_like(points)], 1)
   limit = max(1.0, (len(cosine) - 1) / 3)

@@ -28,11 +28,10 @@ from instructedit_jax.files import atomic_write
 from instructedit_jax.models.language_model import load_model
 from instructedit_jax.tasks import scopes
 from instructedit_jax.tasks.instructions import (
-  LABEL,
-  TOPIC,
   Instruction,
   InstructionPool,
   Split,
+  fill,
 )
 
 NAME = "embeddings"
@@ -118,8 +117,7 @@ def instructions(pools: Sequence[InstructionPool]) -> list[Said]:
       for number, text in enumerate(pool.of(split)):
         label = _LABELS[number % len(_LABELS)]
         topic = _TOPICS[number % len(_TOPICS)]
-        text = text.replace(LABEL, label).replace(TOPIC, topic)
-        plain = Instruction(pool.task, text)
+        plain = Instruction(pool.task, fill(text, label, topic))
         found.append(Said(plain, split, pool.task, ""))
         found += [
           Said(scopes.stated(plain, sentence), split, pool.task, scope)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.catalogue import open_editor
 from instructedit_jax.editors.metalearned import KE
@@ -14,10 +13,10 @@ from instructedit_jax.evaluation.options import Options
 from instructedit_jax.experiments import gram
 from instructedit_jax.experiments.directions import updates
 from instructedit_jax.experiments.entrants import Entrant, dtype
+from instructedit_jax.experiments.loaded import Models
 from instructedit_jax.experiments.setup import Setup
 from instructedit_jax.experiments.writing import table
 from instructedit_jax.metric_writer import FILE_NAME, read_metrics
-from instructedit_jax.models.language_model import LanguageModel, load_model
 from instructedit_jax.tasks.splits import load_split
 
 QUANTILES = (5, 25, 50, 75, 95)
@@ -31,18 +30,13 @@ def update_norms(setup: Setup, entrants: Sequence[Entrant]) -> Norms:
   of the first seed of each editor that has pseudo-gradients.
   """
   options = Options(instruction=setup.config.instruction, pools=setup.pools)
-  models: dict[int, tuple[LanguageModel, PrefixCache]] = {}
+  models = Models(setup.config.model, dtype(entrants))
   found: Norms = {}
   for entrant in entrants:
     editor = open_editor(entrant.specs[0])
     if not isinstance(editor, TrainedEditor) or editor.config.method == KE:
       continue
-    if editor.suffix not in models:
-      model = load_model(
-        setup.config.model, dtype=dtype(entrants), suffix=editor.suffix
-      )
-      models[editor.suffix] = (model, PrefixCache(model))
-    model, cache = models[editor.suffix]
+    model, cache = models(editor)
     found[entrant.name] = {}
     for task in setup.tasks:
       records = load_split(setup.data, task, "test")[0]

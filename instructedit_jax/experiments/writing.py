@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from instructedit_jax.columns import markdown_table
 from instructedit_jax.evaluation.chunks import write_json
 from instructedit_jax.experiments.setup import Setup
 from instructedit_jax.files import atomic_write
@@ -30,12 +31,7 @@ def table(corner: str, heads: Sequence[str], lines: Iterable[Any]) -> str:
     lines: (head, cells), as many cells as heads.
   """
   rows = [[corner, *heads], *([head, *cells] for head, cells in lines)]
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  rule = ["-" * width for width in widths]
-  return "\n".join(
-    "| " + " | ".join(map(str.ljust, row, widths)) + " |"
-    for row in (rows[0], rule, *rows[1:])
-  )
+  return markdown_table(rows)
 
 
 def cell(number: Number | None) -> str:

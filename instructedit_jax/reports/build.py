@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from instructedit_jax.errors import UserError
-from instructedit_jax.evaluation.results import Row
 from instructedit_jax.files import atomic_write
 from instructedit_jax.reports import protocols, tables, written
 from instructedit_jax.reports.aggregate import Number, numbers
@@ -102,14 +101,6 @@ def build(settings: Settings) -> Report:
       # Data may hold halves of characters, which no file can.
       path.write_bytes(texts[name].encode("utf-8", "replace"))
   return Report([out / f for f in FILES], found, made, warnings, notes)
-
-
-def rows(report: Report) -> list[Row]:
-  """The report's numbers as rows of a summary."""
-  return [
-    Row(n.task, n.editor, n.query, n.metric, n.value, n.low, n.high, n.records)
-    for n in report.numbers
-  ]
 
 
 def _joined(runs: Sequence[Run]) -> list[str]:

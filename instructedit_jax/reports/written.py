@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 
+from instructedit_jax.columns import markdown_table
 from instructedit_jax.reports.aggregate import Number
 from instructedit_jax.reports.tables import LEGEND, Cell, Table, shown
 
@@ -72,12 +73,7 @@ def _md_table(table: Table) -> str:
   for line in table.lines:
     cells = map(cell, line.cells)
     lines.append([*map(md_text, line.heads), *cells, line.records])
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  rule = ["-" * width for width in widths]
-  return "\n".join(
-    "| " + " | ".join(map(str.ljust, line, widths)) + " |"
-    for line in (lines[0], rule, *lines[1:])
-  )
+  return markdown_table(lines)
 
 
 def md_text(text: str) -> str:

@@ -176,6 +176,12 @@ def load_pools(path: str | os.PathLike[str]) -> dict[str, InstructionPool]:
   return pools
 
 
+def fill(description: str, sentiment: str, topic: str) -> str:
+  """A description with its placeholders, if it has any, filled in."""
+  # The topic last: whatever it contains is not a placeholder any more.
+  return description.replace(LABEL, sentiment).replace(TOPIC, topic)
+
+
 def _pool(record: Record, pools: Pools) -> InstructionPool:
   if record.task not in pools:
     raise UserError(
@@ -186,12 +192,12 @@ def _pool(record: Record, pools: Pools) -> InstructionPool:
 
 
 def _filled(record: Record, description: str) -> Instruction:
-  if LABEL in description:
-    if record.conversation is None:
-      raise UserError(
-        f"Record {record.id}: the instruction names a sentiment, but the"
-        " record has no conversation to tell which."
-      )
-    description = description.replace(LABEL, record.conversation.wanted)
-  # The topic last: whatever it contains is not a placeholder any more.
-  return Instruction(record.task, description.replace(TOPIC, record.subject))
+  conversation = record.conversation
+  if LABEL in description and conversation is None:
+    raise UserError(
+      f"Record {record.id}: the instruction names a sentiment, but the record"
+      " has no conversation to tell which."
+    )
+  sentiment = "" if conversation is None else conversation.wanted
+  filled = fill(description, sentiment, record.subject)
+  return Instruction(record.task, filled)
