@@ -349,8 +349,6 @@ def test_a_real_run_holds_what_was_planned(tmp_path):
       **os.environ,
       "JAX_PLATFORMS": "cpu",
       "JAX_NUM_CPU_DEVICES": "1",
-      "XLA_FLAGS": "--xla_backend_optimization_level=0"
-      " --xla_llvm_disable_expensive_passes=true",
     },
     capture_output=True,
     text=True,

@@ -74,8 +74,6 @@ def _start(place, workdir, count=1, index=0, port=0, *options, devices=1):
     "JAX_PLATFORMS": "cpu",
     "JAX_NUM_CPU_DEVICES": str(devices),
     "INSTRUCTEDIT_HEARTBEAT_SECONDS": "20",
-    "XLA_FLAGS": "--xla_backend_optimization_level=0"
-    " --xla_llvm_disable_expensive_passes=true",
   }
   if count > 1:
     environment |= {
