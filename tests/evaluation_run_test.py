@@ -145,7 +145,10 @@ def test_an_edit_is_made_once_for_all_query_styles(
     alone = run(
       _settings(folder, out, editors=(str(folder),), queries=(query,))
     )
-    assert alone[0].records == got.records
+    # Prefix states of another packing differ in their last bits.
+    for mine, other in zip(alone[0].records, got.records, strict=True):
+      assert mine.scores == pytest.approx(other.scores, rel=1e-3, abs=1e-5)
+      assert (mine.id, mine.instruction) == (other.id, other.instruction)
   assert len(made) == 3
 
 

@@ -17,6 +17,8 @@ from instructedit_jax.experiments import (
   statistics,
   table3,
 )
+from instructedit_jax.experiments.entrants import Entrant
+from instructedit_jax.experiments.measuring import Measuring, Way
 from instructedit_jax.experiments.setup import given_editors, setup
 from instructedit_jax.models.language_model import load_model
 from instructedit_jax.reports.runs import Run
@@ -102,6 +104,19 @@ def test_a_table_of_methods(tmp_path, given):
   stamp = _read(tmp_path, "protocol.json")
   assert len(stamp["protocols"]) == 1
   assert {e["editor"] for e in stamp["evaluations"]} == editors
+
+
+def test_a_seed_that_fails_leaves_the_others(tmp_path):
+  runs = ("ft_m:steps=1", "ft_m:block=0")  # which is not editable
+  config = _config(limit=1)
+  measuring = Measuring(_setup("table3", config, tmp_path, {}))
+  found = measuring([Entrant("ft_m", runs)], Way())
+  assert [run.editor for run in found] == ["ft_m"]
+  ((name, reason),) = measuring.failed.items()
+  assert name == "ft_m, ft_m:block=0, held_out:0"
+  assert "editable" in reason
+  with pytest.raises(UserError, match="editable"):
+    measuring([Entrant("ft_m", runs[1:])], Way())
 
 
 @pytest.mark.slow

@@ -59,29 +59,32 @@ class Measuring:
     Raises:
       UserError: none of them could.
     """
-    found: dict[str, list[Run]] = {}
-    reason = ""
     weights = dtype(entrants)
     # The unedited model takes whatever suffix is there by then.
-    for entrant in sorted(entrants, key=is_base):
-      try:
-        found[entrant.name] = self._runs(entrant, way, weights)
-      except UserError as error:
-        reason = str(error)
-        logging.error("%s, %s: %s", entrant.name, way.instruction, error)
-        self.failed[f"{entrant.name}, {way.instruction}"] = reason
-    if not found:
-      raise UserError(reason)
-    return [run for e in entrants for run in found.get(e.name, [])]
+    found = {
+      entrant.name: self._runs(entrant, way, weights)
+      for entrant in sorted(entrants, key=is_base)
+    }
+    if not any(found.values()):
+      raise UserError(list(self.failed.values())[-1])
+    return [run for entrant in entrants for run in found[entrant.name]]
 
   def _runs(self, entrant: Entrant, way: Way, dtype: str) -> list[Run]:
+    """One for each seed that could be evaluated."""
     seeds: tuple[int | None, ...] = entrant.seeds
     if len(set(seeds)) < len(entrant.specs):
       seeds = (None,) * len(entrant.specs)  # unknown, or one of them twice
-    found = []
+    found: list[Run] = []
     for number, spec in enumerate(entrant.specs):
-      name = _file_name(entrant.name, number)
-      folder = self._evaluated(spec, way, name, dtype)
+      try:
+        folder = self._evaluated(
+          spec, way, _file_name(entrant.name, number), dtype
+        )
+      except UserError as error:
+        logging.error("%s, %s: %s", spec, way.instruction, error)
+        several = f", {spec}" if len(entrant.specs) > 1 else ""
+        self.failed[f"{entrant.name}{several}, {way.instruction}"] = str(error)
+        continue
       self.folders[folder] = entrant.name
       # Folders that a user gives under one name are seeds of it by intent.
       found += [
