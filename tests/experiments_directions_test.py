@@ -60,6 +60,14 @@ def test_groups_apart_are_told_apart_and_random_labels_are_not(groups):
   assert found.chance == 50
   # Ten shuffles of 24 labels: a deviation of 3 points about 50.
   assert 30 < found.shuffled < 70
+  apart = [
+    cosine[i, j]
+    for i in np.flatnonzero(labels == 1)
+    for j in np.flatnonzero(labels == 1)
+    if i != j
+  ]
+  rest = cosine[labels == 1][:, labels == 0]
+  np.testing.assert_allclose(found.groups["1"], (np.mean(apart), rest.mean()))
   mixed = separating.separation(cosine, np.tile([0, 1], 12))
   assert abs(mixed.silhouette) < 0.2
 

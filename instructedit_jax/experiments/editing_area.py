@@ -243,6 +243,29 @@ def area_table(areas: Sequence[Area]) -> str:
   return table("editor, instruction, stage, labels", heads, lines)
 
 
+def task_table(areas: Sequence[Area], stage: str) -> str:
+  """Cosines of each task's directions with each other, and with the rest's."""
+  mine = [a for a in areas if a.stage == stage and a.label == "record"]
+  tasks = list(dict.fromkeys(task for a in mine for task in a.whole.groups))
+  lines = []
+  for editor, told in dict.fromkeys((a.editor, a.told) for a in mine):
+    held = [
+      a.whole.groups for a in mine if (a.editor, a.told) == (editor, told)
+    ]
+    lines.append(
+      (
+        f"{editor}, told {told}",
+        [
+          " / ".join(
+            _range([g[task][side] for g in held], 2) for side in (0, 1)
+          )
+          for task in tasks
+        ],
+      )
+    )
+  return table("editor, instruction", tasks, lines)
+
+
 def norm_table(areas: Sequence[Area], stage: str) -> str:
   """Median and 95th over 5th percentile of norms, the mean over matrices."""
   mine = [
@@ -283,6 +306,10 @@ def _write(
     " is of the distance 1 - cosine; the probe is linear, cross-validated in"
     " five folds. Several seeds are shown as lowest to highest.",
     area_table(areas),
+    f"## Cosines of the {stage} update, task by task",
+    "Mean cosine of two directions of the task / of one of them and one of"
+    " another task.",
+    task_table(areas, stage),
     f"## Norms of the {stage} update",
     "Median, and how often the 5th percentile goes into the 95th; means over"
     " matrices; seed 0.",

@@ -21,6 +21,8 @@ class Separation:
     silhouette: mean over directions of (b - a) / max(a, b), where a is the
       mean distance 1 - cosine to its own group, b to the nearest other one.
     within, between: mean cosine of two directions of one group, of two.
+    groups: group -> the same of its own directions: with each other, and with
+      those of all other groups.
     probe: share of directions whose label a linear probe tells, in percent,
       cross-validated; low, high: its 95 % interval.
     chance: the share of the largest group, in percent.
@@ -31,6 +33,7 @@ class Separation:
   silhouette: float
   within: float
   between: float
+  groups: dict[str, tuple[float, float]]
   probe: float
   low: float
   high: float
@@ -43,6 +46,7 @@ def separation(
   cosine: np.ndarray, labels: np.ndarray, seed: int = 0
 ) -> Separation:
   """All numbers; NaN where there is only one group."""
+  groups = cohesion(cosine, labels)
   labels = np.unique(labels, return_inverse=True)[1]
   rng = np.random.default_rng(seed)
   right = probe(cosine, labels, rng)
@@ -53,7 +57,7 @@ def separation(
   low, high = summary.interval(right.astype(float).tolist(), seed=seed)
   return Separation(
     silhouette(cosine, labels),
-    *(within, between),
+    *(within, between, groups),
     *(100 * float(right.mean()), 100 * low, 100 * high),
     100 * float(np.bincount(labels).max() / len(labels)),
     100 * float(np.mean(shuffles)),
@@ -95,6 +99,24 @@ def similarity(cosine: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
       float(cosine[same & apart].mean()),
       float(cosine[~same].mean()),
     )
+
+
+def cohesion(
+  cosine: np.ndarray, labels: np.ndarray
+) -> dict[str, tuple[float, float]]:
+  """group -> mean cosine of two of its directions, and of one with others."""
+  found = {}
+  for group in np.unique(labels):
+    mine = labels == group
+    own = cosine[np.ix_(mine, mine)]
+    pairs = own[~np.eye(len(own), dtype=bool)]
+    found[str(group)] = _mean(pairs), _mean(cosine[np.ix_(mine, ~mine)])
+  return found
+
+
+def _mean(values: np.ndarray) -> float:
+  """NaN where there is none."""
+  return float(values.mean()) if values.size else float("nan")
 
 
 def probe(
