@@ -306,19 +306,14 @@ def test_without_an_instruction_instructedit_is_mend(model):
     )
     return editor.propose(model, [request])
 
-  plain, same, changed = (
-    edit(*each).dense()["2.up"]
-    for each in (
-      ("mend", untold),
-      ("instructedit", untold),
-      ("instructedit", told),
-    )
-  )
-  # The second round starts from a model that noise has edited, whose gradients
-  # carry rounding a thousandfold.
-  scale = jnp.abs(plain).max()
-  np.testing.assert_allclose(same, plain, atol=1e-3 * scale)
-  assert jnp.abs(changed - plain).max() > 0.1 * scale
+  # Operation by operation: a compiler may order the sums of two programs
+  # differently, and noise makes much of a last bit.
+  with jax.disable_jit():
+    plain = edit("mend", untold)
+    same = edit("instructedit", untold)
+  jax.tree.map(np.testing.assert_array_equal, plain, same)
+  changed = edit("instructedit", told)
+  assert not np.allclose(plain.dense()["2.up"], changed.dense()["2.up"])
 
 
 def test_requests_batched_equal_one_by_one(model):
