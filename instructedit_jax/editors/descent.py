@@ -62,7 +62,7 @@ def descend(
     rate, steps: of Adam (0.9, 0.999, 1e-8).
     stop: a problem whose loss is below this is left as it is from then on.
     bound: no entry strays further than this from zero.
-    shares: of B, descending.
+    shares: of B.
 
   Returns:
     the parameters, and int32 [B] steps taken.

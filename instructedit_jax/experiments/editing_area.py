@@ -247,22 +247,17 @@ def task_table(areas: Sequence[Area], stage: str) -> str:
   """Cosines of each task's directions with each other, and with the rest's."""
   mine = [a for a in areas if a.stage == stage and a.label == "record"]
   tasks = list(dict.fromkeys(task for a in mine for task in a.whole.groups))
-  lines = []
-  for editor, told in dict.fromkeys((a.editor, a.told) for a in mine):
-    held = [
-      a.whole.groups for a in mine if (a.editor, a.told) == (editor, told)
-    ]
-    lines.append(
-      (
-        f"{editor}, told {told}",
-        [
-          " / ".join(
-            _range([g[task][side] for g in held], 2) for side in (0, 1)
-          )
-          for task in tasks
-        ],
-      )
-    )
+  seeds: dict[str, list[Area]] = {}
+  for area in mine:
+    seeds.setdefault(f"{area.editor}, told {area.told}", []).append(area)
+
+  def cell(areas: Sequence[Area], task: str) -> str:
+    own, rest = zip(*(a.whole.groups[task] for a in areas), strict=True)
+    return f"{_range(own, 2)} / {_range(rest, 2)}"
+
+  lines = [
+    (k, [cell(each, task) for task in tasks]) for k, each in seeds.items()
+  ]
   return table("editor, instruction", tasks, lines)
 
 
