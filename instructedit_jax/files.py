@@ -60,11 +60,14 @@ def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     if not isinstance(error, OSError) and "os_error_code" not in text:
       raise
     reason = getattr(error, "strerror", None) or text.split("\n")[0][:300]
+    advice = "Free some space or choose another folder"
     if "No space left" in text or "quota" in text.lower():
       reason = "the disk is full"
+    elif isinstance(error, TimeoutError):
+      advice = "The disk or the machine is too busy: start again"
     raise UserError(
-      f"{path}: cannot be written ({reason}). Free some space or choose"
-      " another folder; nothing was left half-written."
+      f"{path}: cannot be written ({reason}). {advice}; nothing was left"
+      " half-written."
     ) from error
 
 

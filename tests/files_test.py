@@ -36,6 +36,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
     (OSError(28, "No space left on device"), "the disk is full"),
     (PermissionError(13, "Permission denied"), "Permission denied"),
     (ValueError("Failed: [os_error_code='5']"), "Failed"),
+    (TimeoutError("timed out"), "timed out.*start again"),
   ],
 )
 def test_disk_failures_become_one_message(tmp_path, failure, message):
