@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from instructedit_jax.editing.sequences import (
   fill,
   pack,
   score,
+  unscored,
 )
 from instructedit_jax.errors import UserError
 from instructedit_jax.models import decoder
@@ -111,3 +114,12 @@ def test_cache_keeps_its_size(model):
   np.testing.assert_array_equal(
     cache(sequences[:1])[0].hidden, PrefixCache(model)(sequences[:1])[0].hidden
   )
+
+
+def test_every_text_begins_once(model):
+  """What begins a text for the tokenizer is put there by it alone."""
+  tokenizer = dataclasses.replace(model.text, bos_ids=(257,))
+  assert unscored(tokenizer, "ab").tokens == tuple(tokenizer.encode("ab"))
+  scored = score(tokenizer, "ab", "c", context=9)
+  assert scored.tokens[:3] == unscored(tokenizer, "ab").tokens
+  assert scored.tokens.count(257) == 1

@@ -89,8 +89,7 @@ def score(
 
 def unscored(tokenizer: Tokenizer, text: str) -> Scored:
   """A text of which nothing is predicted, such as an instruction."""
-  ids = [*tokenizer.bos_ids, *tokenizer.encode(text)]
-  return Scored(tuple(ids), ())
+  return Scored(tuple(tokenizer.encode(text)), ())
 
 
 def pack(
