@@ -77,7 +77,7 @@ def run(settings: Settings) -> None:
   model = _model(editor, settings)
   edit = editor.propose(model, requests)
   # First of all: some kinds of edit have no weights.
-  edited = _merged(edit, model) if settings.export else None
+  edited = edit.merge(model) if settings.export else None
   _show(model, edit, requests, settings)
   if settings.save:
     save_edit(settings.save, edit, model)
@@ -129,13 +129,6 @@ def _requests(settings: Settings) -> list[Request]:
   if not given:
     raise UserError("nothing to edit: give --prompt and --target, or --edits")
   return given
-
-
-def _merged(edit: Edit, model: LanguageModel) -> LanguageModel:
-  merge = getattr(edit, "merge", None)
-  if merge is None:
-    raise UserError(f"a {type(edit).__name__} cannot be merged into weights")
-  return merge(model)
 
 
 def _model(editor: UsableEditor, settings: Settings) -> LanguageModel:

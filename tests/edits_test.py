@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from instructedit_jax.editing.archive import load_edit, save_edit
 from instructedit_jax.editing.edits import Edit, LowRankEdit
+from instructedit_jax.errors import UserError
+from instructedit_jax.models import families
 from instructedit_jax.models.decoder import Sequence
 from instructedit_jax.models.language_model import LanguageModel, random_model
 from instructedit_jax.models.presets import preset
@@ -165,3 +168,29 @@ def test_gradients_reach_both_factors():
   for leaf in jax.tree.leaves(gradients):
     assert np.isfinite(leaf).all()
     assert np.abs(leaf).max() > 0
+
+
+def test_a_batch_of_edits_has_an_end():
+  edits = draw("tiny-gpt2", 6, 2)
+  assert len(list(edits)) == 2
+  close(edits[-1].u["3.up"], edits.u["3.up"][1], 0)
+  for index in (2, -3):
+    with pytest.raises(IndexError, match="of 2"):
+      _ = edits[index]
+
+
+def test_an_edit_that_would_not_act_is_refused(tmp_path):
+  """As the fingerprint is, tokens are the same whatever the suffix."""
+  deep = random_model(preset("tiny-llama"))
+  flat = random_model(families.with_suffix(preset("tiny-llama"), 1))
+  assert deep.fingerprint == flat.fingerprint
+  edit = draw("tiny-llama", 7)
+  path = tmp_path / "edit.npz"
+  save_edit(path, edit, deep)
+  assert load_edit(path, deep).matrices == edit.matrices
+  message = "no editable matrices .*suffix = 1.*load it with the suffix"
+  with pytest.raises(UserError, match=message) as error:
+    load_edit(path, flat)
+  assert str(path) in str(error.value)
+  with pytest.raises(UserError, match=message):
+    flat.generate("a", edit=edit)

@@ -33,6 +33,12 @@ class Shift:
   def __getitem__(self, index):
     return Shift(self.vector[index])
 
+  matrices = ("2.down",)
+
+  @property
+  def count(self) -> int:
+    return len(self.vector)
+
   def tap(self):
     def act(name, x, y):
       if name != "2.down":
@@ -130,6 +136,13 @@ def test_one_edit_a_prompt_follows_its_prompt():
     for prompt, vector in zip(PROMPTS, vectors, strict=True)
   ]
   assert together == alone
+
+
+@pytest.mark.parametrize("prompts", [1, 3])
+def test_edits_and_prompts_are_counted(prompts):
+  edits = Shift(jnp.zeros((2, make("tiny-llama").config.width)))
+  with pytest.raises(UserError, match=f"2 edits for {prompts} prompts"):
+    make("tiny-llama").generate(["a"] * prompts, edit=edits)
 
 
 def test_rows_stop_at_their_own_stop_token():

@@ -13,8 +13,20 @@ from instructedit_jax.models.language_model import LanguageModel
 class Indexed:
   """A pytree that may hold independent edits along a leading axis."""
 
+  @property
+  def count(self) -> int:
+    """Of the leading axis: how many edits there are, if it is batched."""
+    return jax.tree.leaves(self)[0].shape[0]
+
   def __getitem__(self, index: int | slice | jax.Array) -> Self:
-    """One (or some) of a batch of independent edits."""
+    """One (or some) of a batch of independent edits.
+
+    Raises:
+      IndexError: there is no such edit; so a loop over a batch ends.
+    """
+    # An array out of range would take the last edit without a word.
+    if isinstance(index, int) and not -self.count <= index < self.count:
+      raise IndexError(f"edit {index} of {self.count}")
     return jax.tree.map(lambda leaf: leaf[index], self)
 
 

@@ -55,7 +55,8 @@ def load_edit(path: str | os.PathLike[str], model: LanguageModel) -> Edit:
   """Reads what `save_edit` wrote.
 
   Raises:
-    UserError: no such file, not an edit, or one of another model.
+    UserError: no such file, not an edit, one of another model, or one that
+      changes matrices which are not editable in the model as it was loaded.
   """
   source = pathlib.Path(path)
   try:
@@ -86,6 +87,10 @@ def load_edit(path: str | os.PathLike[str], model: LanguageModel) -> Edit:
       f"{source}: this edit was made for another model than {model.name}"
       f" (fingerprint {fingerprint[:12]}…, not {model.fingerprint[:12]}…)"
     )
+  try:
+    model.require_editable(edit.matrices)
+  except UserError as error:
+    raise UserError(f"{source}: {error}") from None
   return edit
 
 

@@ -65,6 +65,11 @@ class CodebookEdit(Indexed):
     return act
 
   @property
+  def matrices(self) -> tuple[str, ...]:
+    """The one whose outputs are replaced."""
+    return (self.name,)
+
+  @property
   def batched(self) -> bool:
     """Whether this holds independent codebooks along a leading axis."""
     return self.keys.ndim == 3

@@ -40,6 +40,11 @@ class DenseEdit(Mergeable):
 
     return act
 
+  @property
+  def matrices(self) -> tuple[str, ...]:
+    """Names of those it changes."""
+    return tuple(self.update)
+
   def dense(self) -> dict[str, jax.Array]:
     """name -> the update itself, as a low-rank edit gives it."""
     return dict(self.update)

@@ -15,14 +15,22 @@ import jax.numpy as jnp
 
 from instructedit_jax.editing.algebra import Mergeable
 from instructedit_jax.models.decoder import Tap
+from instructedit_jax.models.language_model import LanguageModel
 
 
 @runtime_checkable
 class Edit(Protocol):
   """Anything that can change what a decoder computes."""
 
+  @property
+  def matrices(self) -> tuple[str, ...]:
+    """Names of the editable matrices at which it acts, e.g. "27.down"."""
+
   def tap(self) -> Tap:
     """The hook a decoder calls on every editable matrix's output."""
+
+  def merge(self, model: LanguageModel) -> LanguageModel:
+    """A new model with this edit in its weights; a UserError if none has it."""
 
 
 @jax.tree_util.register_dataclass
@@ -51,6 +59,11 @@ class LowRankEdit(Mergeable):
       return y + jnp.einsum("btr,brm->btm", inner, v)
 
     return act
+
+  @property
+  def matrices(self) -> tuple[str, ...]:
+    """Names of those it changes."""
+    return tuple(self.u)
 
   def dense(self) -> dict[str, jax.Array]:
     """name -> the update itself, [n, m] or [B, n, m]."""

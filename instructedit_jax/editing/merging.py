@@ -30,12 +30,7 @@ def merge(
   Raises:
     UserError: an update of another shape or of a matrix the model lacks.
   """
-  unknown = sorted(updates.keys() - set(model.config.editable))
-  if unknown:
-    raise UserError(
-      f"{model.name}: the edit changes {', '.join(unknown)}, which are no"
-      " editable matrices of this model; load it with the suffix of the editor"
-    )
+  model.require_editable(updates)
   for name, update in updates.items():
     if update.shape != model.config.matrix_shape(name):
       raise UserError(

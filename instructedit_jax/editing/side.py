@@ -61,6 +61,11 @@ class SideEdit(Additive):
     return act
 
   @property
+  def matrices(self) -> tuple[str, ...]:
+    """Those whose input is read, and whose output is added to."""
+    return f"{self.block}.up", f"{self.block}.down"
+
+  @property
   def batched(self) -> bool:
     """Whether this holds independent edits along a leading axis."""
     return self.keys.ndim == 3

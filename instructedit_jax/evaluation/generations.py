@@ -42,6 +42,16 @@ class _Owned:
   owners: np.ndarray
   batched: bool = True
 
+  @property
+  def matrices(self) -> tuple[str, ...]:
+    """As of the edits."""
+    return self.edit.matrices
+
+  @property
+  def count(self) -> int:
+    """Of prompts, for each of which there is an edit."""
+    return len(self.owners)
+
   def __getitem__(self, index: np.ndarray) -> Any:
     return self.edit[self.owners[index]]
 

@@ -67,9 +67,9 @@ def generate(
     model: the language model.
     prompts: texts, in any order of length.
     max_new_tokens: a continuation's length at most.
-    edit: a registered pytree with `tap()`, or None. Where its attribute
-      `batched` is true it holds one edit a prompt, and indexing it with an
-      array takes those rows.
+    edit: a registered pytree with `tap()` and `matrices`, or None. Where its
+      attribute `batched` is true it holds one edit a prompt (`count`), and
+      indexing it with an array takes those rows.
     temperature: 0 takes the likeliest token; above 0 samples.
     top_k: sample among the k likeliest tokens only.
     seed: of the sampling.
@@ -82,13 +82,15 @@ def generate(
     The continuations, without the prompts, in the order of `prompts`.
 
   Raises:
-    UserError: a prompt is empty or does not fit the model's context, or an
-      option makes no sense.
+    UserError: a prompt is empty or does not fit the model's context, an option
+      makes no sense, or the edit is none of this model as it was loaded or
+      holds more or fewer edits than there are prompts.
   """
   text = model.text
   _check_options(max_new_tokens, temperature, top_k, batch_size)
   encoded = [text.encode(prompt) for prompt in prompts]
   _check_prompts(encoded, max_new_tokens, model)
+  _check_edit(edit, len(prompts), model)
   single = [text.encode(word, bos=False) for word in stop]
   ends = text.eos_ids | {ids[0] for ids in single if len(ids) == 1}
   run = functools.partial(
@@ -276,6 +278,17 @@ def _check_options(
   ):
     if value < least:
       raise UserError(f"{name}={value}: must be at least {least}")
+
+
+def _check_edit(edit: Any, prompts: int, model: LanguageModel) -> None:
+  if edit is None:
+    return
+  model.require_editable(edit.matrices)
+  if getattr(edit, "batched", False) and edit.count != prompts:
+    raise UserError(
+      f"{edit.count} edits for {prompts} prompts: give an edit for each prompt,"
+      " or one for all of them, such as edits[0] or edits.combined()"
+    )
 
 
 def _check_prompts(
