@@ -148,7 +148,8 @@ class CheckpointStore:
       step: a step of this store, "latest" or None.
 
     Raises:
-      UserError: no such step, a damaged one, or one of another configuration.
+      UserError: no such step, a damaged one, one of another configuration, or
+        one that cannot be read for the moment.
     """
     self.wait()
     if step not in (None, "latest"):
@@ -262,7 +263,7 @@ def save_editor(
     with files.disk_errors(target), contextlib.suppress(FileNotFoundError):
       _aside(target).rename(target)
   _all_processes("editor_put_back")
-  in_use = target.exists() and any(target.iterdir())
+  in_use = target.exists() and (not target.is_dir() or any(target.iterdir()))
   if in_use and not (target / "editor.json").exists():
     raise UserError(
       f"{target}: exists and is not an editor (no editor.json), so it is not"
@@ -389,7 +390,26 @@ def _damage(path: pathlib.Path) -> Iterator[None]:
     yield
   except Exception as error:
     reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+    if _is_passing(error):
+      raise UserError(
+        f"{path}: cannot be read now ({reason}). It is left as it is; mend that"
+        " and start again."
+      ) from error
     raise _DamagedError(f"{path}: damaged or incomplete ({reason}).") from error
+
+
+def _is_passing(error: Exception) -> bool:
+  """Whether it tells of the machine, not of what is stored.
+
+  Memory, open files, permissions, a network's disk: what is there may be good.
+  """
+  missing = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+  if isinstance(error, OSError):
+    return not isinstance(error, missing)
+  text = str(error)
+  if "os_error_code" in text:
+    return "os_error_code='2'" not in text
+  return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text
 
 
 def _require_space(directory: pathlib.Path, arrays: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import typing
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -219,6 +220,28 @@ def test_a_damaged_step_gives_way_to_the_one_before(tmp_path, damage):
   np.testing.assert_array_equal(state["x"], values[2])
 
 
+@pytest.mark.parametrize(
+  "failure",
+  [
+    OSError(24, "Too many open files"),
+    ValueError("Error reading: [os_error_code='24']"),
+    RuntimeError("RESOURCE_EXHAUSTED: out of memory"),
+  ],
+)
+def test_a_machine_in_trouble_is_no_damage(tmp_path, monkeypatch, failure):
+  fail = mock.Mock(side_effect=failure)
+  with CheckpointStore(tmp_path) as store:
+    for step in (1, 2):
+      store.save(step, {"x": jnp.ones(3)}, {"step": step})
+    store.wait()
+    with monkeypatch.context() as patch:
+      patch.setattr(store._manager, "restore", fail)
+      with pytest.raises(UserError, match=r"2: cannot be read now .*as it is"):
+        store.restore({"x": jnp.zeros(3)})
+    assert store.restore({"x": jnp.zeros(3)})[1] == {"step": 2}
+  assert not list(tmp_path.glob("unreadable*"))
+
+
 def test_an_unfinished_step_is_no_step_and_is_swept(tmp_path):
   with CheckpointStore(tmp_path) as store:
     store.save(1, {"x": jnp.ones(3)}, {"step": 1})
@@ -380,11 +403,13 @@ def test_an_editor_moved_aside_by_a_killed_process_is_put_back(tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ["editor"]
 
 
-def test_a_folder_of_something_else_is_not_replaced(tmp_path):
-  (tmp_path / "thesis.tex").touch()
-  with pytest.raises(UserError, match="not an editor"):
-    save_editor(tmp_path, {"x": jnp.ones(3)}, {}, {})
-  assert (tmp_path / "thesis.tex").exists()
+def test_something_else_is_not_replaced(tmp_path):
+  thesis = tmp_path / "thesis.tex"
+  thesis.touch()
+  for place in (tmp_path, thesis):
+    with pytest.raises(UserError, match="not an editor"):
+      save_editor(place, {"x": jnp.ones(3)}, {}, {})
+  assert thesis.is_file()
 
 
 def _edit_header(place: pathlib.Path, **changes) -> None:
