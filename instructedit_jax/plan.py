@@ -13,7 +13,6 @@ config.json, and nothing is downloaded.
 
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,11 +20,16 @@ from absl import flags
 
 from instructedit_jax import app
 
-_CONFIG = app.config_flag(help="Of the run; configs/multi.py if left out.")
+_CONFIG = app.config_flag(
+  default="configs/multi.py", help="Of the run; configs/multi.py if left out."
+)
 _DEVICES = flags.DEFINE_integer("devices", 1, "How many, all alike.")
 _MEMORY = flags.DEFINE_float("memory_gb", 80.0, "Of one device, in 1e9 bytes.")
 _RATE = flags.DEFINE_float(
   "flops_per_s", 1e14, "What one device is expected to reach, not its peak."
+)
+_PROCESSES = flags.DEFINE_integer(
+  "processes", 1, "That share the devices; usually one a host."
 )
 _MODEL_AXIS = flags.DEFINE_integer(
   "model_axis",
@@ -54,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
   from instructedit_jax.errors import UserError
   from instructedit_jax.files import atomic_write
 
-  for flag in (_DEVICES, _MEMORY, _RATE, _MODEL_AXIS):
+  for flag in (_DEVICES, _PROCESSES, _MEMORY, _RATE, _MODEL_AXIS):
     if flag.value is not None and flag.value <= 0:
       raise UserError(f"--{flag.name}={flag.value}: must be above 0")
   if _CONFIG.value.get("trainer") == "reference":
@@ -80,6 +84,7 @@ def _one() -> dict[str, Any]:
     _DEVICES.value,
     _MEMORY.value * 1e9,
     _RATE.value / EFFICIENCY,
+    _PROCESSES.value,
   )
   axis = _MODEL_AXIS.value or run.run.mesh.model
   size = run.run.batch_size
@@ -118,11 +123,5 @@ def _compare() -> dict[str, Any]:
   return {"rows": rows}
 
 
-def _arguments(argv: Sequence[str]) -> list[str]:
-  """With the configuration that is meant where none is named."""
-  named = any(word.lstrip("-").split("=")[0] == "config" for word in argv)
-  return [*argv] if named else [*argv, "--config=configs/multi.py"]
-
-
 if __name__ == "__main__":
-  app.run(main, _arguments(sys.argv))
+  app.run(main)

@@ -267,6 +267,30 @@ def test_more_devices_hold_less_each(run, needs):
   assert "fits: " in text.report("tiny", needs, one)
 
 
+def test_every_process_reads_text_with_a_model_of_its_own(run, needs):
+  divided = parallel.ShardingConfig(fsdp=True)
+  whole = dataclasses.replace(
+    run, run=dataclasses.replace(run.run, sharding=divided)
+  )
+  one = Machine("one", 8, 1e9, 1e12)
+  four = dataclasses.replace(one, processes=4)
+  alone = placement.place(whole, needs, one, 4, model_axis=2)
+  apart = placement.place(whole, needs, four, 4, model_axis=2)
+  copy = "weights: the step's own copy"
+  assert alone.bytes[copy] == 0
+  parts = [f"weights: {part}" for part in ("suffix", "head")]
+  assert apart.bytes[copy] == sum(alone.bytes[part] for part in parts)
+  # Of two devices, as if there were no others.
+  two = placement.place(whole, needs, Machine("", 2, 1e9, 1e12), 1, 2)
+  for part in (*parts, "weights: prefix", "weights: embedding"):
+    assert apart.bytes[part] == two.bytes[part] > alone.bytes[part]
+  for kind in ("editor", "optimizer", "gathered for the step"):
+    assert apart.bytes[kind] == alone.bytes[kind]
+  three = dataclasses.replace(one, processes=3)
+  with pytest.raises(UserError, match="3 processes do not divide 8 devices"):
+    placement.place(whole, needs, three, 8)
+
+
 def test_an_editor_that_reads_tokens_has_the_prefix_loaded(run, needs):
   gated = dataclasses.replace(run.run.editor, method="ke")
   reads = dataclasses.replace(

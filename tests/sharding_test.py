@@ -77,6 +77,15 @@ def test_arrays_lie_where_the_rules_say(model):
   assert programs.divided(model, plain, flat) is model
 
 
+def test_a_process_reads_text_on_its_own_device(model):
+  """Loaded into the host's memory, divided by nobody: it still has to move."""
+  own = jax.devices()[1]
+  run = tiny.config("1x1,fsdp")
+  placed = programs.divided(model, run, make_mesh(run.mesh, devices=[own]))
+  for leaf in jax.tree.leaves(placed.params):
+    assert leaf.devices() == {own}
+
+
 def test_rules_of_the_configuration_reach_the_weights(model):
   rules = ((r"head\.kernel$", ("model", "data")), (".*", ()))
   run = dataclasses.replace(

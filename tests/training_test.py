@@ -124,7 +124,7 @@ def test_sharded_step_equals_unsharded(model, method):
   batch = _first(Episodes(model, config, load_records(config)))
   run, state = _step(model, config)
   alone, numbers = run(state, model.params, batch)
-  mesh = parallel.data_mesh(config.batch_size)
+  mesh = parallel.make_mesh(parallel.MeshConfig(), config.batch_size)
   assert mesh.size == 4
   place = NamedSharding(mesh, PartitionSpec("data"))
   whole = NamedSharding(mesh, PartitionSpec())
@@ -385,7 +385,7 @@ def test_config_round_trip_and_errors():
 
 def test_a_batch_that_does_not_divide_says_what_would():
   with pytest.raises(UserError, match="4 or 8 would"):
-    parallel.data_mesh(6)
+    parallel.make_mesh(parallel.MeshConfig(), 6)
 
 
 def test_gpt2_family_trains_too_and_from_stored_states_alone(tmp_path, caplog):

@@ -17,8 +17,8 @@ from instructedit_jax.parallel.mesh import (
   DATA,
   MODEL,
   MeshConfig,
-  data_mesh,
   local_mesh,
+  local_shape,
   make_mesh,
 )
 from instructedit_jax.parallel.report import compiled_report
@@ -37,11 +37,11 @@ __all__ = [
   "assemble",
   "compiled_report",
   "constrain",
-  "data_mesh",
   "divides",
   "dotted",
   "gathered",
   "local_mesh",
+  "local_shape",
   "make_mesh",
   "own_rows",
   "place",

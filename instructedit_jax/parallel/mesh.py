@@ -78,16 +78,22 @@ def make_mesh(
   return jax.make_mesh((data, model), (DATA, MODEL), auto, devices=devices)
 
 
-def data_mesh(batch_size: int) -> Mesh:
-  """All devices along `data`; see `make_mesh`."""
-  return make_mesh(MeshConfig(), batch_size)
-
-
 def local_mesh(mesh: Mesh) -> Mesh:
   """This process's devices, with as much of the axis `model` as they hold."""
   devices = mesh.local_devices
-  model = math.gcd(mesh.shape[MODEL], len(devices))
+  _, model = local_shape(mesh.shape[MODEL], len(devices))
   return make_mesh(MeshConfig(model=model), devices=devices)
+
+
+def local_shape(model: int, devices: int) -> tuple[int, int]:
+  """(data, model) of `local_mesh`.
+
+  Args:
+    model: size of the axis over all processes.
+    devices: of one process.
+  """
+  axis = math.gcd(model, devices)
+  return devices // axis, axis
 
 
 def _or(choices: Sequence[str]) -> str:

@@ -19,12 +19,14 @@ class Machine:
     peak: FLOPs per second of one, for float32 matrix products at JAX's default
       precision: TF32 on GPUs, bfloat16 passes on TPUs. Makers' figures,
       without sparsity.
+    processes: that share the devices, usually one a host.
   """
 
   name: str
   devices: int
   memory: float
   peak: float
+  processes: int = 1
 
   @property
   def usable(self) -> float:
@@ -42,7 +44,7 @@ MACHINES = (
   Machine("80 GB GPU (H100)", 1, 80e9, 495e12),
   Machine("8 x 80 GB GPU", 8, 80e9, 495e12),
   Machine("TPU v5e-8", 8, 16e9, 197e12),
-  Machine("TPU v5e-64", 64, 16e9, 197e12),
+  Machine("TPU v5e-64", 64, 16e9, 197e12, 16),
   Machine("TPU v5p-8 (4 chips)", 4, 95e9, 459e12),
-  Machine("TPU v5p-64 (32 chips)", 32, 95e9, 459e12),
+  Machine("TPU v5p-64 (32 chips)", 32, 95e9, 459e12, 8),
 )

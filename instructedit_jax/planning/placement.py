@@ -83,8 +83,13 @@ def place(
   Raises:
     UserError: the devices or the batch do not divide; says what would.
   """
+  if machine.devices % machine.processes:
+    raise UserError(
+      f"{machine.processes} processes do not divide {machine.devices} devices;"
+      f" {', '.join(map(str, _divisors(machine.devices)))} would"
+    )
   groups, episodes = _divided(machine.devices, model_axis, batch_size)
-  held = resident(run, groups, model_axis)
+  held = resident(run, groups, model_axis, machine.processes)
   loaded = dict(held.weights)
   # An editor that reads tokens needs their embeddings: then all is loaded.
   if cached and not trainable.of(run.run.editor).READS_TOKENS:
@@ -92,6 +97,7 @@ def place(
   step = costs.step_fixed // model_axis + episodes * costs.step_episode
   found = {
     **{f"weights: {part}": size for part, size in loaded.items()},
+    "weights: the step's own copy": held.step_weights,
     "editor": held.editor,
     "optimizer": held.optimizer,
     "statistics": held.statistics,

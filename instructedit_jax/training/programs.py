@@ -81,14 +81,20 @@ def divided(
 
   Of several processes each reads its own text, so none can wait for another:
   there the model is divided among one process's devices only. A model that no
-  rule divides stays where it is.
+  rule divides is on one of them.
   """
   if jax.process_count() > 1:
     mesh = parallel.local_mesh(mesh)
   wanted = _weight_shardings(model.params, config, model.config, mesh)
-  if not parallel.divides(wanted):
+  if parallel.divides(wanted):
+    params = parallel.place(model.params, wanted)
+    return dataclasses.replace(model, params=params)
+  # `load` leaves in the host's memory what several processes divide.
+  own = set(mesh.local_devices)
+  if own & set().union(*(x.devices() for x in jax.tree.leaves(model.params))):
     return model
-  return dataclasses.replace(model, params=parallel.place(model.params, wanted))
+  params = jax.device_put(model.params, mesh.local_devices[0])
+  return dataclasses.replace(model, params=params)
 
 
 def build(config: TrainConfig, model: LanguageModel, mesh: Mesh) -> Programs:
