@@ -73,6 +73,8 @@ def test_instructions_by_task_and_in_ones_own_words():
     (("convsent", None, "cats"), "sentiment: missing"),
     (("convsent", None, None, "positive"), "subject: missing"),
     (("convsent", None, "cats", "mixed"), "positive, negative"),
+    ((None, None, "cats"), "subject 'cats': fills in"),
+    ((None, None, None, "positive"), "sentiment 'positive': fills in"),
   ],
 )
 def test_instructions_that_cannot_be(arguments, message):

@@ -6,6 +6,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+import transformers
 
 from instructedit_jax.errors import UserError
 from instructedit_jax.models import presets, weights
@@ -166,6 +167,14 @@ def test_tokenizer_from_metadata():
   assert text.decode([5, 3, 8, 9, 2]) == "a a12"
   marked = from_gguf(Metadata(pre="gpt-2", add_bos_token=True))
   assert marked.encode("a a12") == [0, 5, 3, 4]
+
+
+def test_a_chat_template_goes_along(tmp_path):
+  template = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
+  from_gguf(Metadata(**{"tokenizer.chat_template": template})).save(tmp_path)
+  loaded = transformers.AutoTokenizer.from_pretrained(tmp_path)
+  said = [{"role": "user", "content": "a"}]
+  assert loaded.apply_chat_template(said, tokenize=False) == "a</s>"
 
 
 @pytest.mark.parametrize("fields", [{"model": "llama"}, {"pre": "tekken"}])

@@ -305,14 +305,16 @@ def test_large_presets_have_the_known_sizes(name):
   assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == known[name]
 
 
-def test_placement_is_the_callers(directory):
+@pytest.mark.parametrize("prefix", [True, False])
+@pytest.mark.parametrize("spec", ["", "random:tiny-llama"])
+def test_placement_is_the_callers(directory, spec, prefix):
   seen = []
 
   def place(path, array):
     seen.append(path)
     return jax.device_put(array, jax.devices()[1])
 
-  model = load_model(str(directory), place=place)
+  model = load_model(spec or str(directory), place=place, prefix=prefix)
   assert "prefix_blocks.mlp.up.kernel" in seen
   assert "suffix_blocks.2.mlp.up.kernel" in seen
   assert model.params["embedding"][...].devices() == {jax.devices()[1]}

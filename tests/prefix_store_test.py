@@ -243,7 +243,13 @@ def test_a_killed_writer_loses_at_most_its_last_shard(tmp_path, model):
   assert not half_written.exists()
 
 
-@pytest.mark.parametrize("where", ["disc:x", "disk:", "disk:x?gb=much", "ram"])
+@pytest.mark.parametrize(
+  "where",
+  [
+    *("disc:x", "disk:", "ram"),
+    *("disk:x?gb=much", "disk:x?gb=inf", "disk:x?gb=nan", "disk:x?gb=0"),
+  ],
+)
 def test_unknown_places_are_named(model, where):
   with pytest.raises(UserError, match="none of off, memory, disk:PATH"):
     prefix_store.open_cache(model, where, 0)

@@ -179,3 +179,12 @@ def test_pool_files(tmp_path):
     load_pools(path)
   path.write_text(json.dumps({"tasks": {"mine": {"train": ["a"]}}}))
   assert load_pools(path) == {"mine": InstructionPool("mine", ("a",))}
+  for lists, message in (
+    ({"train": ["a\nb"]}, "must be one line"),
+    ({"train": ["a"], "held_out": ["b\rc"]}, "must be one line"),
+    ({"train": []}, "is empty"),
+  ):
+    path.write_text(json.dumps({"tasks": {"mine": lists}}))
+    with pytest.raises(UserError, match=message) as error:
+      load_pools(path)
+    assert str(path) in str(error.value)

@@ -64,6 +64,13 @@ def test_find_file_prefers_and_complains(tmp_path):
   assert find_file(tmp_path, "hours", "train") == own
 
 
+def test_a_file_that_stands_in_for_training_is_told(shared, caplog):
+  load_split(shared / "data", "convsent", "test")
+  assert not caplog.records
+  load_split(shared / "data", "convsent", "val")
+  assert "have seen these records" in caplog.text
+
+
 def test_the_hub_is_asked_and_its_failure_told(tmp_path, monkeypatch):
   write(tmp_path, [FACT], "train_cf.json")
   asked = []

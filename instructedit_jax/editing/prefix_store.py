@@ -9,6 +9,7 @@ written as a shard is lost, nothing else.
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import weakref
@@ -259,7 +260,7 @@ def disk_place(where: str) -> tuple[pathlib.Path, int]:
     size = float(limit or _DEFAULT_GB)
   except ValueError:
     size = -1.0
-  if kind != "disk" or not path or size <= 0:
+  if kind != "disk" or not path or not 0 < size < math.inf:
     raise UserError(
       f"config.prefix_cache: {where!r} is none of off, memory, disk:PATH and"
       " disk:PATH?gb=SIZE"

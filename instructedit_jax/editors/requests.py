@@ -103,7 +103,8 @@ def instruction_for(
     None if neither a task nor a description is given.
 
   Raises:
-    UserError: an unknown task, or a placeholder that nothing fills.
+    UserError: an unknown task, a placeholder that nothing fills, or something
+      to fill in without an instruction.
   """
   if sentiment is not None and sentiment not in SENTIMENTS:
     raise UserError(
@@ -111,6 +112,12 @@ def instruction_for(
     )
   if description is None:
     if task is None:
+      for field, value in (("subject", subject), ("sentiment", sentiment)):
+        if value is not None:
+          raise UserError(
+            f"{field} {value!r}: fills in an instruction; give its task, or the"
+            " instruction, as well"
+          )
       return None
     if task not in POOLS:
       raise UserError(

@@ -4,7 +4,7 @@ import dataclasses
 import importlib.util
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -87,6 +87,23 @@ class LanguageModel:
         " pass tokenizer= to load_model"
       )
     return self.tokenizer
+
+  def require_editable(self, matrices: Iterable[str]) -> None:
+    """Refuses an edit that would not act, or act in part only.
+
+    Args:
+      matrices: names of those that an edit changes.
+
+    Raises:
+      UserError: some are no editable matrices of this model as it was loaded.
+    """
+    unknown = sorted(set(matrices) - set(self.config.editable))
+    if unknown:
+      raise UserError(
+        f"{self.name}: the edit changes {', '.join(unknown)}, which are no"
+        " editable matrices of this model as it was loaded (suffix ="
+        f" {self.config.suffix}); load it with the suffix of the editor"
+      )
 
   def generate(
     self,
@@ -186,7 +203,12 @@ def load_model(
   if kind == "random":
     config = families.with_suffix(presets.preset(rest), suffix)
     return random_model(
-      config, dtype=dtype, name=spec, tokenizer=tokenizer, prefix=prefix
+      config,
+      dtype=dtype,
+      name=spec,
+      tokenizer=tokenizer,
+      place=place,
+      prefix=prefix,
     )
   source = _open(spec)
   config = families.with_suffix(source.config, suffix)
@@ -208,6 +230,7 @@ def random_model(
   dtype: str = "float32",
   name: str = "random",
   tokenizer: Tokenizer | str | None = "auto",
+  place: weights.Place | None = None,
   prefix: bool = True,
 ) -> LanguageModel:
   """A model with random weights (normal, 0.02), made on the device.
@@ -215,16 +238,16 @@ def random_model(
   Args:
     config: its shape.
     seed: of the random numbers.
-    dtype, tokenizer, prefix: as in `load_model`; the tokenizer "auto" is the
-      byte-level one.
+    dtype, tokenizer, place, prefix: as in `load_model`; the tokenizer "auto"
+      is the byte-level one.
     name: the model's name.
   """
   text = _tokenizer(tokenizer, None)
   if text is not None:
     text.check(config.vocab)
   absent: dict[str, Sample] = {}
-  place = None if prefix else _without_prefix(config, absent)
-  graph, params = weights.random(config, jax.random.key(seed), dtype, place)
+  placed = place if prefix else _without_prefix(config, absent, place)
+  graph, params = weights.random(config, jax.random.key(seed), dtype, placed)
   digest = fingerprint(config, params, absent)
   return LanguageModel(name, config, graph, params, text, digest)
 

@@ -46,7 +46,8 @@ class Tokenizer:
     bos_ids: ids put in front of every text (Llama 2: <s>); often empty.
     eos_ids: ids that end a generated text.
     pad_id: filler of padded positions; never attended to.
-    special: transformers' names of special tokens, e.g. eos_token -> "</s>".
+    special: what transformers' tokenizer_config.json says of special tokens,
+      e.g. eos_token -> "</s>", and the chat_template if there is one.
     files: the directory it was read from, None if it was built.
   """
 
@@ -261,6 +262,9 @@ def from_gguf(file: Any) -> Tokenizer:
     index = file.field(f"tokenizer.ggml.{key}_token_id")
     if index is not None:
       special[f"{name}_token"] = tokens[index]
+  template = file.field("tokenizer.chat_template")
+  if template is not None:
+    special["chat_template"] = template
   ends = {*_END_TOKENS} & {*control}
   if "eos_token" in special:
     ends.add(special["eos_token"])

@@ -23,9 +23,7 @@ from instructedit_jax.models.decoder import Decoder
 
 # Buffers that old checkpoints carry and nobody reads: causal masks, rotary
 # tables.
-_BUFFERS = re.compile(
-  r"\.attn\.(bias|masked_bias)$|\.rotary_emb\.inv_freq$|^rope_freqs\.weight$"
-)
+_BUFFERS = re.compile(r"\.attn\.(bias|masked_bias)$|\.rotary_emb\.inv_freq$")
 _DTYPES = ("float32", "bfloat16")
 _SHOWN = 8
 

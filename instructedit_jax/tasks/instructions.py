@@ -72,6 +72,8 @@ class InstructionPool:
   def __post_init__(self):
     if not self.seen:
       raise UserError(f"The instruction pool of {self.task!r} is empty.")
+    for description in (*self.seen, *self.held_out):
+      Instruction(self.task, description)  # which refuses several lines
     both = set(self.seen) & set(self.held_out)
     if both:
       raise UserError(
@@ -170,9 +172,12 @@ def load_pools(path: str | os.PathLike[str]) -> dict[str, InstructionPool]:
         raise UserError(
           f"{source}, task {task!r}, field {field!r}: must be a list of texts."
         )
-    pools[task] = InstructionPool(
-      task, tuple(lists.get("train", ())), tuple(lists.get("held_out", ()))
-    )
+    try:
+      pools[task] = InstructionPool(
+        task, tuple(lists.get("train", ())), tuple(lists.get("held_out", ()))
+      )
+    except UserError as error:
+      raise UserError(f"{source}: {error}") from None
   return pools
 
 

@@ -3,9 +3,11 @@
 import os
 import pathlib
 
+from absl import logging
+
 from instructedit_jax.errors import UserError
 from instructedit_jax.tasks.loading import load_records
-from instructedit_jax.tasks.record import TASKS, Record
+from instructedit_jax.tasks.record import CONVSENT, TASKS, Record
 from instructedit_jax.tasks.validation import ValidationReport
 
 EMBEDDED, HUB = "embedded", "hub"
@@ -75,7 +77,15 @@ def load_split(
   Raises:
     UserError: no such folder or file, or `load_records` refuses the file.
   """
-  return load_records(task, find_file(data, task, split), split)
+  path = find_file(data, task, split)
+  stands_in = (task, split) == (CONVSENT, "val") and path != pathlib.Path(data)
+  if stands_in and path == find_file(data, task, "train"):
+    logging.warning(
+      "%s: is the training file, too, for want of another; editors trained on"
+      " this folder have seen these records",
+      path,
+    )
+  return load_records(task, path, split)
 
 
 def find_file(
