@@ -20,6 +20,7 @@ from instructedit_jax import app
 from instructedit_jax.editors.trained import TrainedEditor, load_editor
 from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation.protocol import editor_stamp
+from instructedit_jax.instructing import state as states
 from instructedit_jax.instructing.endpoint import Endpoint, EndpointConfig
 from instructedit_jax.instructing.scoring import EditorScorer
 from instructedit_jax.instructing.search import Settings, search
@@ -28,6 +29,7 @@ from instructedit_jax.models.language_model import LanguageModel, load_model
 from instructedit_jax.tasks.instructions import POOLS, Pools, load_pools
 from instructedit_jax.tasks.record import TASKS, Record
 from instructedit_jax.tasks.splits import EMBEDDED, load_split
+from instructedit_jax.training.data import held_back
 
 URL_VARIABLE, MODEL_VARIABLE = "OPENAI_BASE_URL", "OPENAI_MODEL"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -102,6 +104,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of what is drawn.")
 def main(argv: Sequence[str]) -> None:
   """Searches and says what was found."""
   del argv
+  logging.set_verbosity(logging.INFO)  # a search takes long: it says how far
   if not _OUT.value.endswith(".json"):
     raise UserError("--out=FILE.json is missing: where should the pool go?")
   if not _EDITOR.value:
@@ -130,7 +133,7 @@ def main(argv: Sequence[str]) -> None:
   model = _model(editor)
   made = search(
     settings,
-    _local(model) if writer is None else writer,
+    _local(model, settings) if writer is None else writer,
     EditorScorer(model, editor, _scorer_name(editor, model)),
     records,
     _start(),
@@ -168,7 +171,7 @@ def _endpoint() -> Writer:
   )
 
 
-def _local(edited: LanguageModel) -> Writer:
+def _local(edited: LanguageModel, settings: Settings) -> Writer:
   spec = str(_LOCAL.value)
   model = edited if spec == edited.name else load_model(spec)
   fallback = LocalWriter(model).temperature
@@ -177,7 +180,8 @@ def _local(edited: LanguageModel) -> Writer:
     model,
     max_tokens=min(_MAX_TOKENS.value or 700, model.config.context // 2),
     temperature=fallback if warm is None else warm,
-    seed=_SEED.value,
+    # Not what earlier runs drew: it may be why they ended.
+    seed=settings.seed + states.calls(settings.state_path),
   )
 
 
@@ -194,20 +198,32 @@ def _model(editor: TrainedEditor) -> LanguageModel:
 def _records(editor: TrainedEditor) -> dict[str, list[Record]]:
   """The last records of each task, which the editor was not trained on."""
   data = _DATA.value or editor.details.get("data") or EMBEDDED
+  chosen = {}
+  for task in dict.fromkeys(_TASKS.value):
+    records, _ = load_split(data, task, _SPLIT.value)
+    chosen[task] = records[-_RECORDS.value :]
+    trained = _SPLIT.value == "train"
+    aside = _set_aside(editor, len(records)) if trained else None
+    if aside is not None and len(chosen[task]) > aside:
+      logging.warning(
+        "%s: the editor may have been trained on some of the %d records that"
+        " are used here, for its training set only the last %d aside",
+        *(task, len(chosen[task]), aside),
+      )
+  return chosen
+
+
+def _set_aside(editor: TrainedEditor, records: int) -> int | None:
+  """How many of a task's training records the editor was not trained on.
+
+  None where nothing is known of its training.
+  """
   config = editor.details.get("config") or {}
   aside = config.get("validation_records")
-  trained = _SPLIT.value == "train" and isinstance(aside, int)
-  if trained and _RECORDS.value > int(aside or 0):
-    logging.warning(
-      "the editor was trained on some of the %d records that are used here:"
-      " only %d of a task were set aside",
-      _RECORDS.value,
-      aside,
-    )
-  return {
-    task: load_split(data, task, _SPLIT.value)[0][-_RECORDS.value :]
-    for task in dict.fromkeys(_TASKS.value)
-  }
+  if not isinstance(aside, int):
+    return None
+  # The published recipe validates on records that it trains on.
+  return held_back(records, aside) if "episode" in config else 0
 
 
 def _scorer_name(editor: TrainedEditor, model: LanguageModel) -> str:

@@ -189,6 +189,9 @@ def test_the_key_is_nowhere_to_be_seen(caplog):
   with serve(says(f"I know {KEY}")) as answers:
     reply, _ = _ask(answers)
   assert reply.text == "I know [key]"
+  # What stands for no key is no secret, and is part of other words.
+  with serve(says("Correct one fact, none other.")) as answers:
+    assert _ask(answers, key="none")[0].text == "Correct one fact, none other."
 
 
 @pytest.mark.parametrize(
@@ -198,7 +201,11 @@ def test_the_key_is_nowhere_to_be_seen(caplog):
     ({"base_url": f"https://me:{KEY}@host/v1"}, "leave out the user"),
     ({"base_url": f"https://host/v1?key={KEY}"}, "leave out the user"),
     ({"model": ""}, "--model=NAME"),
+    ({"base_url": "http://[::1:8000/v1"}, "must be like"),
+    ({"base_url": "http://host:80a/v1"}, "must be like"),
+    ({"base_url": "http://host:99999/v1"}, "must be like"),
     ({"key": "two words"}, "blank"),
+    ({"key": "\u201ccurly\u201d"}, "curly"),
     ({"timeout": 0}, "timeout"),
   ],
 )

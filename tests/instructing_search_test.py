@@ -7,6 +7,7 @@ import pytest
 
 from instructedit_jax.errors import UserError
 from instructedit_jax.instructing import prompting
+from instructedit_jax.instructing import state as states
 from instructedit_jax.instructing.endpoint import Endpoint, EndpointConfig
 from instructedit_jax.instructing.scoring import Score
 from instructedit_jax.instructing.search import Settings, search, split
@@ -237,7 +238,7 @@ def test_answers_that_cannot_be_used_are_retried_then_named(
       search(settings, _writer(answers), Lengths(), RECORDS)
     assert len(answers.asked) == settings.tries
     assert KEY not in str(caught.value)
-    assert json.loads(settings.state_path.read_text())["calls"] == 3
+    assert states.calls(settings.state_path) == 3
     # A better one goes on from there.
     answers.queue[:] = [descriptions(*_texts(0))]
     made = search(settings, _writer(answers), Lengths(), RECORDS)
@@ -292,6 +293,8 @@ def test_halves_need_two_subjects():
     '{"descriptions": [{"description": "one"}, {"description": "two"}]}',
     "1. one\n2) two",
     'Here they are:\n- "one"\n* two\n',
+    'As in [1]: {"descriptions": ["one", "two"]}',
+    '<think>maybe []</think>{"descriptions": ["one", "two"]}',
   ],
 )
 def test_lists_are_found_in_prose(text):
@@ -321,7 +324,10 @@ def test_conversations_need_both_placeholders():
 
 @pytest.mark.parametrize(
   "changes",
-  [{"count": 0}, {"keep": 0}, {"max_cost": 1.0}, {"max_cost": -1.0}],
+  [
+    *({"count": 0}, {"keep": 0}, {"seed": -1}),
+    *({"max_cost": 1.0}, {"max_cost": -1.0}),
+  ],
 )
 def test_bad_settings_are_told(changes):
   with pytest.raises(UserError):

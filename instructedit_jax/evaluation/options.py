@@ -65,6 +65,7 @@ class Options:
       ("fluency_top_k", 0),
       ("replies", 1),
       ("resamples", 1),
+      ("seed", 0),
     ):
       if getattr(self, field) < least:
         raise UserError(

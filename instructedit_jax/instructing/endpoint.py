@@ -28,6 +28,9 @@ _REPLY_BYTES = 8 << 20
 _SHOWN = 200  # characters of a reply in a message
 _FIRST_WAIT = 1.0
 _LOCAL = ("localhost", "127.0.0.1", "::1")
+# Shorter keys are placeholders for servers that want none ("x", "test"), and
+# would be found all over an answer.
+_SECRET = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +57,13 @@ class EndpointConfig:
   longest_wait: float = 120.0
 
   def __post_init__(self):
-    parts = urllib.parse.urlsplit(self.base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+      parts = urllib.parse.urlsplit(self.base_url)
+      valid = parts.scheme in ("http", "https") and bool(parts.hostname)
+      _ = parts.port  # read so that a wrong one is found now
+    except ValueError:
+      valid = False
+    if not valid:
       raise UserError(
         f"base URL {public(self.base_url)!r}: must be like"
         " https://host/v1 or http://localhost:8000/v1"
@@ -67,9 +75,10 @@ class EndpointConfig:
       )
     if not self.model:
       raise UserError("name the endpoint's model: --model=NAME")
-    if any(c.isspace() or not c.isprintable() for c in self.key):
+    if any(not "!" <= c <= "~" for c in self.key):
       raise UserError(
-        "the key holds a blank or a line break; check how it was copied"
+        "the key holds a blank, a line break or a letter that no key has, such"
+        " as a curly quotation mark; check how it was copied"
       )
     if self.timeout <= 0 or self.retries < 0:
       raise UserError("timeout must be above 0 and retries at least 0")
@@ -236,7 +245,7 @@ class Endpoint:
     """Text without the key: error messages like to repeat it."""
     text = raw.decode("utf-8", "replace")
     key = self.config.key
-    if key:
+    if len(key) >= _SECRET:
       for form in (key, json.dumps(key)[1:-1], urllib.parse.quote(key, "")):
         text = text.replace(form, "[key]")
     return text

@@ -125,7 +125,7 @@ def parse(text: str) -> list[str]:
 
 
 def _from_json(text: str) -> list[str] | None:
-  """A list of texts, or the one under "descriptions"; prose may surround it."""
+  """The first list of texts, perhaps under "descriptions", among any prose."""
   decoder = json.JSONDecoder()
   for match in re.finditer(r"[\[{]", text):
     try:
@@ -139,7 +139,9 @@ def _from_json(text: str) -> list[str] | None:
         item.get("description") if isinstance(item, Mapping) else item
         for item in value
       ]
-      return [item for item in items if isinstance(item, str)]
+      texts = [item for item in items if isinstance(item, str)]
+      if texts:
+        return texts
   return None
 
 

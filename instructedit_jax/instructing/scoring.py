@@ -38,11 +38,6 @@ class Score:
   tie: float = 0.0
   parts: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
-  @property
-  def order(self) -> tuple[float, float]:
-    """Larger is better."""
-    return self.value, self.tie
-
 
 class Scorer(Protocol):
   """Scores one description of a task on records."""

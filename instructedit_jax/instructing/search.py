@@ -72,6 +72,7 @@ class Settings:
       *(("count", 1), ("keep", 1), ("held_out", 0), ("rounds", 1)),
       *(("patience", 1), ("tries", 1), ("max_calls", 1), ("gain", 0)),
       *(("prompt_price", 0), ("reply_price", 0), ("reply_tokens", 1)),
+      ("seed", 0),
     ):
       if getattr(self, name) < least:
         raise UserError(f"{name}={getattr(self, name)}: at least {least}")
@@ -282,8 +283,8 @@ class _Search:
       return
     raise UserError(
       f"{self._writer.name}: {self._settings.tries} answers about task {task!r}"
-      f" in a row could not be used; the last one was {problem}. Try another"
-      " model; the same command goes on from here."
+      f" in a row could not be used; the last one was {problem}. The same"
+      " command asks again; another model needs another --out."
     )
 
   def _keep(

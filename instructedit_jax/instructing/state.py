@@ -137,6 +137,14 @@ def load(path: str | os.PathLike[str], settings: dict[str, Any]) -> State:
   return state
 
 
+def calls(path: str | os.PathLike[str]) -> int:
+  """Requests that earlier runs sent; 0 if there was none."""
+  try:
+    return int(json.loads(pathlib.Path(path).read_text("utf-8"))["calls"])
+  except (OSError, ValueError, TypeError, KeyError):
+    return 0  # `load` says what is wrong with the file
+
+
 def now() -> str:
   """The time, UTC, to the second."""
   return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

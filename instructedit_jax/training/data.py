@@ -286,14 +286,21 @@ def load_records(config: TrainConfig) -> dict[str, list[Record]]:
   return records
 
 
+def held_back(records: int, count: int) -> int:
+  """Of how many records `count` are set aside: a fifth of them at most."""
+  return min(count, records // 5)
+
+
 def hold_out(
   records: Sequence[Record], count: int
 ) -> tuple[list[Record], list[Record]]:
-  """Sets the last `count` aside, with everything else about their subjects.
+  """Sets the last ones aside, with everything else about their subjects.
 
-  At most a fifth of the records are set aside.
+  Args:
+    records: of one task.
+    count: as many as are wanted; see `held_back`.
   """
-  count = min(count, len(records) // 5)
+  count = held_back(len(records), count)
   held = list(records[len(records) - count :])
   subjects = {record.subject for record in held}
   train = [r for r in records[: len(records) - count]]
