@@ -60,7 +60,7 @@ listed() {
 
 # Prints the comment at the top of the script.
 usage() {
-  sed -n '1d; /^#/!q; s/^# \{0,1\}//p' "$0"
+  sed -n '1d; /^#/!q; s/^# \{0,1\}//p' "launch/${0##*/}"
   exit 0
 }
 

@@ -2,7 +2,7 @@
 # Trains on TPUs of a GKE cluster, through XPK (pip install xpk).
 #
 #   launch/gke_xpk.sh --cluster=tpus --zone=us-east5-a --type=v5p-32 \
-#     --name=editor --workdir=/mnt/runs/multi
+#     --name=editor --workdir=/mnt/runs/multi --config.batch_size=16
 #
 #   --cluster=NAME    made before with `xpk cluster create`
 #   --zone=ZONE, --project=NAME   where it is

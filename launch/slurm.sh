@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Trains on a SLURM cluster of GPU nodes, one process a GPU.
 #
-#   launch/slurm.sh --workdir=/shared/runs/multi --nodes=2 --gpus=8
+#   launch/slurm.sh --workdir=/shared/runs/multi --nodes=2 --gpus=8 \
+#     --config.batch_size=16
 #
 #   --workdir=DIR     folder of the run, seen by all nodes
 #   --config=FILE     configs/multi.py; --config.KEY=VALUE overrides

