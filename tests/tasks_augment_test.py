@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from instructedit_jax.tasks.augment import (
   CONTEXTS,
   paraphrases,
-  question_form,
   rephrase,
   wordings,
 )
@@ -39,13 +38,14 @@ from instructedit_jax.tasks.splits import load_split
     ("The names of the rivers of X are", "What are the rivers of X?"),
     ("An emblem of X was the", "What was an emblem of X?"),
     ("The wall that X built is", "What is the wall that X built?"),
-    ("Who is X?", "Who is X?"),
     ("X, the", None),
     ("", None),
   ],
 )
-def test_question_form(cloze, question):
-  assert question_form(cloze) == question
+def test_questions_come_first(cloze, question):
+  asked = [wording for wording in wordings(cloze) if wording.endswith("?")]
+  assert asked[:1] == [question] * (question is not None)
+  assert wordings(cloze)[: len(asked)] == tuple(asked)
 
 
 def test_questions_are_turned_back():

@@ -1,7 +1,7 @@
 """Work at the real places of a padded batch alone.
 
-Every batch has one shape, so that it is compiled once; a third of its scored
-positions and half of its answer rows are padding. What is costly at a place
+Every batch has one shape, so that it is compiled once; many of its scored
+positions and most of its answer rows are padding. What is costly at a place
 (the head, above all) is done here for the real ones only, a few dozen at
 a time: their places are brought to the front, and turns without any are passed
 over.

@@ -39,20 +39,13 @@ def empty(n: int, dtype: Any = jnp.float32) -> Moments:
   return Moments(jnp.zeros((), dtype), jnp.zeros(n, dtype), jnp.zeros(n, dtype))
 
 
-def fold(
-  moments: Moments,
-  rows: jax.Array,
-  mask: jax.Array,
-  axis_name: str | tuple[str, ...] | None = None,
-) -> Moments:
+def fold(moments: Moments, rows: jax.Array, mask: jax.Array) -> Moments:
   """Adds rows; equal to adding them one at a time.
 
   Args:
     moments: the rows seen before.
     rows: [..., n]; what masked rows hold does not matter.
     mask: bool [...], which rows are real.
-    axis_name: where every device of a mapped axis holds its own rows, that
-      axis: all devices' rows are added, and the result is the same on each.
   """
   dtype = moments.mean.dtype
   kept = mask[..., None]
@@ -62,10 +55,7 @@ def fold(
   mean = rows.sum(axes) / jnp.maximum(count, 1)
   centre = mean.reshape((1,) * mask.ndim + mean.shape)
   square = jnp.where(kept, jnp.square(rows - centre), 0).sum(axes)
-  chunk = Moments(count, mean, square)
-  if axis_name is not None:
-    chunk = psum_merge(chunk, axis_name)
-  return merge(moments, chunk)
+  return merge(moments, Moments(count, mean, square))
 
 
 def merge(a: Moments, b: Moments) -> Moments:
@@ -78,20 +68,6 @@ def merge(a: Moments, b: Moments) -> Moments:
     mean=a.mean + gap * share,
     square=a.square + b.square + jnp.square(gap) * (a.count * share),
   )
-
-
-def psum_merge(moments: Moments, axis_name: str | tuple[str, ...]) -> Moments:
-  """Merges over a mapped axis of shard_map, pmap or vmap.
-
-  Rows that several devices hold are counted several times: give it what is new
-  since the last merge, then `merge` the result with what was known.
-  """
-  count = jax.lax.psum(moments.count, axis_name)
-  share = moments.count / jnp.maximum(count, 1)
-  mean = jax.lax.psum(moments.mean * share, axis_name)
-  between = jnp.square(moments.mean - mean) * moments.count
-  square = jax.lax.psum(moments.square + between, axis_name)
-  return Moments(count, mean, square)
 
 
 def deviation(moments: Moments) -> jax.Array:

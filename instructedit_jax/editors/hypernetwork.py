@@ -167,7 +167,6 @@ def fold_factors(
   shapes: Shapes,
   config: HypernetworkConfig,
   factors: Factors,
-  axis_name: str | tuple[str, ...] | None = None,
 ) -> Statistics:
   """Adds the rows of every matrix, before anything is whitened.
 
@@ -176,10 +175,9 @@ def fold_factors(
     shapes: the editable matrices, in listed order.
     config: the form of the network.
     factors: rows [..., n] and [..., m] with masks [...].
-    axis_name: as for `statistics.fold`.
   """
   for name in shapes:
-    statistics = _fold_one(statistics, shapes, config, factors, name, axis_name)
+    statistics = _fold_one(statistics, shapes, config, factors, name)
   return statistics
 
 
@@ -188,7 +186,6 @@ def fold_in_turn(
   shapes: Shapes,
   config: HypernetworkConfig,
   factors: Factors,
-  axis_name: str | tuple[str, ...] | None = None,
 ) -> tuple[Statistics, Statistics]:
   """As `fold_factors`, keeping what each matrix's turn would have seen.
 
@@ -200,7 +197,7 @@ def fold_in_turn(
   """
   seen: Statistics = {}
   for name in shapes:
-    statistics = _fold_one(statistics, shapes, config, factors, name, axis_name)
+    statistics = _fold_one(statistics, shapes, config, factors, name)
     seen[name] = statistics[_statistics_key(shapes, config, name)]
   return statistics, seen
 
@@ -344,12 +341,11 @@ def _fold_one(
   config: HypernetworkConfig,
   factors: Factors,
   name: str,
-  axis_name: str | tuple[str, ...] | None,
 ) -> Statistics:
   key, mask = _statistics_key(shapes, config, name), factors.mask[name]
   old = statistics[key]
   new = {
-    "x": stats.fold(old["x"], factors.x[name], mask, axis_name),
-    "delta": stats.fold(old["delta"], factors.delta[name], mask, axis_name),
+    "x": stats.fold(old["x"], factors.x[name], mask),
+    "delta": stats.fold(old["delta"], factors.delta[name], mask),
   }
   return {**statistics, key: new}

@@ -75,19 +75,6 @@ _TURNED = re.compile(
 _CLAUSE = re.compile(r" (?:which|that|who|whom|where) ")
 
 
-def question_form(prompt: str) -> str | None:
-  """A cloze as a plain question; None if no rule knows how.
-
-  "The place of birth of X is" -> "Where was X born?". A prompt that already
-  is a question comes back as it is.
-  """
-  prompt = prompt.strip()
-  if prompt.endswith("?"):
-    return prompt
-  questions = [w for w in wordings(prompt) if w.endswith("?")]
-  return questions[0] if questions else None
-
-
 def wordings(prompt: str) -> tuple[str, ...]:
   """Other wordings of a prompt, questions first, without the prompt itself.
 
