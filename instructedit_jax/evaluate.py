@@ -56,7 +56,8 @@ _INSTRUCTION = flags.DEFINE_string(
   "instruction",
   str(_DEFAULT.instruction),
   "Instruction given with each edit: seen:0, held_out:2, name, nonsense:0,"
-  " other:0, shuffled:0 or none; see instructedit_jax/evaluation/choices.py.",
+  " other:0, shuffled:0, natural:0 or none, perhaps with +wide:0 or"
+  " +verbatim:0; see instructedit_jax/evaluation/choices.py.",
 )
 _INSTRUCTIONS = flags.DEFINE_string(
   "instructions", None, "File of instruction pools; default the project's own."

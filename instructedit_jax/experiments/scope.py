@@ -1,7 +1,8 @@
 """Is an instruction that says how far an edit reaches obeyed?
 
 python -m instructedit_jax.experiments.scope --config=configs/paper/scope.py \
-  --data=DIR --out=results/scope --editors=instructedit=DIR0,mend=DIR1
+  --data=DIR --out=results/scope \
+  --editors=instructedit_scoped=DIR0,mend_scoped=DIR1
 
 Every record is edited under sentences that mean it for every wording of its
 question and under such that mean it for its own words alone, none of which was

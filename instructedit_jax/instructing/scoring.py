@@ -16,7 +16,7 @@ from instructedit_jax.tasks.instructions import (
 from instructedit_jax.tasks.record import CONVSENT, Record
 
 METRICS = ("reliability_em", "generalization_em", "locality_token")
-# Whole replies of a conversation are never exactly right.
+# Of a reply's tokens: a weak trial editor gets few whole replies right.
 CONVERSATION = (
   "reliability_token",
   "generalization_token",
