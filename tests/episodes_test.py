@@ -76,8 +76,9 @@ def test_a_fact_has_further_questions_too(model):
       assert opening.tokens[: len(bare.tokens)] != bare.tokens
 
 
-def test_an_answer_is_given_once(model):
-  """The distribution after the new answer is asked to stay as it was."""
+@pytest.mark.parametrize("cut", [2, 1000])
+def test_an_answer_is_given_once(model, cut):
+  """The distribution after the whole new answer is asked to stay as it was."""
   config = tiny.config(
     tasks=(("counterfact", 1.0),),
     episode=EpisodeConfig(
@@ -88,6 +89,7 @@ def test_an_answer_is_given_once(model):
       continuations=2,
       instructed=0,
       locality_tokens=3,
+      target_tokens=cut,
     ),
   )
   made = Episodes(model, config, load_records(config))

@@ -18,6 +18,7 @@ from instructedit_jax.tasks.instructions import Instruction
 from instructedit_jax.tasks.neighbours import Neighbours
 from instructedit_jax.tasks.record import Conversation, Record
 
+_WHOLE = 1 << 30  # more tokens than any answer has
 # (prompt, target, most target tokens) -> tokens; may raise a TooLongError.
 Score = Callable[[str, str, int], Scored]
 
@@ -274,8 +275,11 @@ class EpisodeMaker:
     text = record.target + augment.continuation(rng)
     if rng.random() < 0.3:
       text = f"{record.target}. {' '.join(self._elsewhere(record, rng))}"
-    limit = self.config.target_tokens
-    answer = len(self._score(record.prompt, record.target, limit).labels)
+    try:
+      # The whole answer, though elsewhere it may be cut: none of it is to stay.
+      answer = len(self._score(record.prompt, record.target, _WHOLE).labels)
+    except TooLongError:
+      return []
     most = answer + self.config.locality_tokens
     return [
       (kind, Scored(whole.tokens, whole.labels[answer:]))

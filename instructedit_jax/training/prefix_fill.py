@@ -20,7 +20,7 @@ _FREE = (
   *("loss", "optimizer"),
 )
 # Raised whenever the same configuration comes to read other sequences.
-_READING = 2
+_READING = 3
 
 
 def fill(
