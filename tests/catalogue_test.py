@@ -51,6 +51,12 @@ def test_folders(tmp_path):
     ("ft_m:steps=many", "steps='many' is not of type int"),
     ("ft_m:objective=x", "editor ft_m: objective=x"),
     ("grace:radius=-1", "editor grace: radius"),
+    ("grace:steps=-3", "editor grace: steps"),
+    ("grace:seed=-1", "editor grace: seed"),
+    ("calinet:seed=-1", "editor calinet: seed"),
+    ("ft_m:rate=-1", "editor ft_m: rate"),
+    ("calinet:rate=nan", "editor calinet: rate"),
+    ("grace:rate=inf", "editor grace: rate"),
   ],
 )
 def test_mistakes_are_told(spec, message):

@@ -179,6 +179,30 @@ def test_what_an_instruction_does(tmp_path, given, monkeypatch):
   assert (tmp_path / "out" / "figure-mend.png").is_file()
 
 
+@pytest.mark.parametrize("conditions", [(), ("none", "heldout")])
+def test_unknown_conditions_are_told_before_anything_is_trained(
+  tmp_path, conditions
+):
+  made = _setup(
+    "instructions",
+    _config(conditions=conditions, descriptions=1),
+    *(tmp_path, {}),
+  )
+  with pytest.raises(UserError, match=r"conditions: .* none of none, "):
+    instructions.run(made)
+
+
+@pytest.mark.slow
+def test_an_editor_without_numbers_has_no_picture(tmp_path, given):
+  tiny.editor(load_model("random:tiny-gpt2")).save(tmp_path / "other")
+  both = {**given, "other": (str(tmp_path / "other"),)}
+  config = _config(descriptions=1, limit=1, conditions=("none",))
+  instructions.run(_setup("instructions", config, tmp_path, both))
+  assert "other" in (tmp_path / "out" / "table.md").read_text()
+  assert (tmp_path / "out" / "figure-mend.png").is_file()
+  assert not (tmp_path / "out" / "figure-other.png").exists()
+
+
 @pytest.mark.slow
 def test_cases_can_be_read(tmp_path, given):
   config = _config(limit=1, free=True)

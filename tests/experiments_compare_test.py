@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from instructedit_jax.experiments import compare, joining
+from instructedit_jax.experiments import compare, joining, writing
 from instructedit_jax.reports.runs import Run
 
 PLACE = ("zsre", "bare")
@@ -91,3 +91,9 @@ def test_a_record_has_the_mean_of_what_it_has():
   [joined] = joining.by_seed(runs)
   scores = {r["id"]: r["scores"]["m"] for r in joined.records[PLACE]}
   assert scores == {"1": 15, "2": 30}
+
+
+def test_what_has_no_value_is_null():
+  """NaN is no JSON, and other programs refuse the whole file for it."""
+  found = compare.Difference("t", "q", "m", "a", "b", float("nan"), 0, 1, 2)
+  assert writing.jsonable({"x": [found]})["x"][0]["value"] is None

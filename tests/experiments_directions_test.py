@@ -196,6 +196,9 @@ def test_the_experiment(tmp_path):
   for method in ("mend", "instructedit"):
     tiny.editor(base, method).save(tmp_path / method)
   given = {m: (str(tmp_path / m),) for m in ("mend", "instructedit")}
+  other = load_model("random:tiny-gpt2")
+  tiny.editor(other, "mend").save(tmp_path / "other")
+  given["other"] = (str(tmp_path / "other"),)
   out = tmp_path / "out"
   made = setup("editing_area", _config(), given=given, out=out, command="it")
   editing_area.run(editing_area.checked(made))
@@ -215,5 +218,20 @@ def test_the_experiment(tmp_path):
   stamp = json.loads((out / "protocol.json").read_text())
   assert stamp["command"] == "it"
   assert len(stamp["editors"]) == 2
-  with pytest.raises(UserError, match="is none of config"):
-    editing_area.checked(setup("editing_area", _config(pictured="update")))
+  # One of another model leaves the others.
+  assert list(stamp["failed"]) == ["other, seed 0"]
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"pictured": "update"}, "is none of config"),
+    ({"stages": ("pseudo", "pseud0")}, "config.stages: 'pseud0' is none of"),
+    ({"told": ("held_out:0", "heldout:0")}, "heldout"),
+    ({"told": ("seen:99",)}, "no instruction 'seen:99'"),
+  ],
+)
+def test_what_cannot_be_computed_is_told_at_once(changes, message):
+  made = setup("editing_area", _config(**changes))
+  with pytest.raises(UserError, match=message):
+    editing_area.checked(made)

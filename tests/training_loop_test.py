@@ -20,17 +20,29 @@ def test_a_start_that_failed_claims_nothing(tmp_path):
   with pytest.raises(UserError, match="tiny-lama"):
     loop.train(wrong, tmp_path)
   right = {"model": "random:tiny-llama"}
-  claim(tmp_path, right, ())
+  claim(tmp_path, right, (), 9)
   assert json.loads((tmp_path / "config.json").read_text()) == right
 
 
 @pytest.mark.parametrize("left", ["checkpoints/3", "editor"])
 def test_a_run_that_left_something_keeps_its_folder(tmp_path, left):
-  claim(tmp_path, {"seed": 0, "steps": 1}, ())
+  claim(tmp_path, {"seed": 0, "steps": 1}, (), 9)
   (tmp_path / left).mkdir(parents=True)
-  claim(tmp_path, {"seed": 0, "steps": 2}, ("steps",))
+  claim(tmp_path, {"seed": 0, "steps": 2}, ("steps",), 9)
   with pytest.raises(UserError, match="different: seed"):
-    claim(tmp_path, {"seed": 1, "steps": 2}, ("steps",))
+    claim(tmp_path, {"seed": 1, "steps": 2}, ("steps",), 9)
+
+
+def test_a_longer_run_is_not_taken_for_a_shorter_one(tmp_path):
+  (tmp_path / "checkpoints" / "300").mkdir(parents=True)
+  claim(tmp_path, {"steps": 300}, ("steps",), 300)
+  short = tiny_run.config(steps=100)
+  with pytest.raises(UserError, match="300 steps, more than 100"):
+    claim(tmp_path, {"steps": 100}, ("steps",), 100)
+  assert json.loads((tmp_path / "config.json").read_text()) == {"steps": 300}
+  (tmp_path / "config.json").unlink()
+  with pytest.raises(UserError, match="300 steps, more than 100"):
+    loop.train(short, tmp_path)
 
 
 def _last_step(folder):

@@ -41,6 +41,7 @@ from instructedit_jax.editors.training_free import (
   editable_block,
   read_rows,
   refuse_overflow,
+  require_rate,
   target_loss,
 )
 from instructedit_jax.errors import UserError
@@ -75,7 +76,9 @@ class CalinetConfig(Common):
 
   def __post_init__(self):
     super().__post_init__()
-    for field, least in (("slots", 1), ("steps", 0), ("paraphrases", 0)):
+    require_rate(self.rate)
+    lowest = (("slots", 1), ("steps", 0), ("paraphrases", 0), ("seed", 0))
+    for field, least in lowest:
       if getattr(self, field) < least:
         raise UserError(
           f"{field}={getattr(self, field)}: must be at least {least}"

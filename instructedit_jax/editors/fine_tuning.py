@@ -46,6 +46,7 @@ from instructedit_jax.editors.training_free import (
   answer_weight,
   read_rows,
   refuse_overflow,
+  require_rate,
   target_loss,
 )
 from instructedit_jax.errors import UserError
@@ -82,6 +83,7 @@ class FineTuningConfig(OneMatrix):
       raise UserError(
         f"objective={self.objective}: must be {TARGET} or {PROMPT_LAST}"
       )
+    require_rate(self.rate)
     if self.steps < 0:
       raise UserError(f"steps={self.steps}: must be at least 0")
     if self.bound is not None and not self.bound >= 0:

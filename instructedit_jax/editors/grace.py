@@ -48,6 +48,7 @@ from instructedit_jax.editors.training_free import (
   TrainingFree,
   read_rows,
   refuse_overflow,
+  require_rate,
   target_loss,
 )
 from instructedit_jax.errors import UserError
@@ -86,8 +87,10 @@ class GraceConfig(OneMatrix):
     super().__post_init__()
     if self.start not in (COLD, WARM):
       raise UserError(f"start={self.start}: must be {COLD} or {WARM}")
-    if not self.radius >= 0:
-      raise UserError(f"radius={self.radius}: must be at least 0")
+    for field in ("radius", "steps", "seed"):
+      if not getattr(self, field) >= 0:
+        raise UserError(f"{field}={getattr(self, field)}: must be at least 0")
+    require_rate(self.rate)
 
 
 class Book:

@@ -116,6 +116,8 @@ class EditorConfig:
       )
     if self.rounds < 1:
       raise UserError(f"editor.rounds: {self.rounds} must be at least 1")
+    if not self.ridge >= 0:
+      raise UserError(f"editor.ridge: {self.ridge} must be at least 0")
     if self.rows not in ROWS:
       raise UserError(
         f"editor.rows: {self.rows!r} is none of {', '.join(ROWS)}"

@@ -4,6 +4,7 @@ Axes: B requests, T tokens, P answer tokens, D width.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -193,6 +194,12 @@ def answer_weight(rows: Rows) -> jax.Array:
   """What each answer token counts in its row's mean, [B, P]."""
   count = jnp.maximum(rows.mask.sum(-1, keepdims=True), 1)
   return jnp.where(rows.mask, 1 / count, 0.0)
+
+
+def require_rate(rate: float) -> None:
+  """Raises a UserError unless Adam can take this rate."""
+  if not 0 < rate < math.inf:
+    raise UserError(f"rate={rate}: must be above 0 and finite")
 
 
 def refuse_overflow(edit: Any, requests: Sequence[Request]) -> None:

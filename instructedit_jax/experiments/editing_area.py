@@ -34,13 +34,18 @@ from instructedit_jax.evaluation import protocol
 from instructedit_jax.evaluation.chunks import write_json
 from instructedit_jax.evaluation.options import Options
 from instructedit_jax.experiments import gram, pictures
-from instructedit_jax.experiments.directions import OTHERS, Updates, updates
+from instructedit_jax.experiments.directions import (
+  OTHERS,
+  STAGES,
+  Updates,
+  updates,
+)
 from instructedit_jax.experiments.embedding import tsne
 from instructedit_jax.experiments.entrants import dtype, entrants
 from instructedit_jax.experiments.loaded import Models
 from instructedit_jax.experiments.separation import Separation, separation
 from instructedit_jax.experiments.setup import Setup, start
-from instructedit_jax.experiments.writing import table
+from instructedit_jax.experiments.writing import jsonable, table
 from instructedit_jax.files import atomic_write
 from instructedit_jax.models.language_model import LanguageModel
 from instructedit_jax.tasks.record import Record
@@ -92,30 +97,22 @@ def run(setup: Setup) -> None:
   for entrant in found:
     for seed, spec in enumerate(entrant.specs):
       try:
-        editor = load_editor(spec)
+        stamp, made = _looked_at(
+          setup, models, records, (entrant.name, seed, spec)
+        )
       except UserError as error:
         logging.error("%s: %s", entrant.name, error)
         failed[f"{entrant.name}, seed {seed}"] = str(error)
         continue
-      model, cache = models(editor)
-      stamps.append(
-        {
-          "name": entrant.name,
-          "seed": seed,
-          "editor": protocol.editor_stamp(editor),
-          "model": protocol.model_stamp(model),
-        }
-      )
-      for told in tellings(setup, editor):
-        logging.info("%s, seed %d, told %s", entrant.name, seed, told)
-        place = (entrant.name, seed, told)
-        means = (model, editor, cache)
-        made = areas_of(setup, means, records, place)
-        for stage, (mine, cosine) in made.items():
+      stamps.append(stamp)
+      for told, stages in made.items():
+        for stage, (mine, cosine) in stages.items():
           areas += mine
           if seed == 0 and stage == setup.config.pictured:
             title = f"{entrant.name}, told {told}"
             panels.append(Picture(title, cosine, [r.task for r in records]))
+  if not areas:
+    raise UserError(next(iter(failed.values())))
   _write(setup, areas, records, stamps, failed)
   for perplexity in setup.config.perplexities if panels else ():
     tasks = panels[0].tasks
@@ -126,6 +123,37 @@ def run(setup: Setup) -> None:
       f"Direction of the {setup.config.pictured} update, t-SNE, perplexity"
       f" {perplexity:g}",
     )
+
+
+Made = dict[str, tuple[list[Area], np.ndarray]]
+
+
+def _looked_at(
+  setup: Setup,
+  models: Models,
+  records: Sequence[Record],
+  place: tuple[str, int, str],
+) -> tuple[dict[str, Any], dict[str, Made]]:
+  """What an editor is, and its areas under each choice of instruction.
+
+  Raises:
+    UserError: it cannot be read, or cannot edit this model or these records.
+  """
+  name, seed, spec = place
+  editor = load_editor(spec)
+  model, cache = models(editor)
+  made = {}
+  for told in tellings(setup, editor):
+    logging.info("%s, seed %d, told %s", name, seed, told)
+    means = (model, editor, cache)
+    made[told] = areas_of(setup, means, records, (name, seed, told))
+  stamp = {
+    "name": name,
+    "seed": seed,
+    "editor": protocol.editor_stamp(editor),
+    "model": protocol.model_stamp(model),
+  }
+  return stamp, made
 
 
 def records_of(setup: Setup) -> list[Record]:
@@ -156,7 +184,7 @@ def areas_of(
   means: tuple[LanguageModel, TrainedEditor, PrefixCache],
   records: Sequence[Record],
   place: tuple[str, int, str],
-) -> dict[str, tuple[list[Area], np.ndarray]]:
+) -> Made:
   """stage -> numbers under each labelling that there is, and cosines."""
   told = place[-1]
   options = Options(instruction=told, pools=setup.pools)
@@ -317,8 +345,7 @@ def _write(
   parts.append(f"## Protocol\n\n- command: `{setup.command}`")
   with atomic_write(setup.out / "table.md") as path:
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-  plain = [dataclasses.asdict(area) for area in areas]
-  write_json(setup.out / "numbers.json", plain)
+  write_json(setup.out / "numbers.json", jsonable(areas))
   data = {
     task: protocol.data_stamp(
       find_file(setup.data, task, "test"),
@@ -346,16 +373,25 @@ def _write(
 
 
 def checked(setup: Setup) -> Setup:
-  """Refuses a setup that has nothing to picture.
+  """Refuses, before anything is trained, what could not be computed.
 
   Raises:
-    UserError: the pictured stage is none of those computed.
+    UserError: an unknown stage, a pictured one that is none of those computed,
+      or a choice of instruction that means nothing for some record.
   """
+  for stage in setup.config.stages:
+    if stage not in STAGES:
+      raise UserError(
+        f"config.stages: {stage!r} is none of {', '.join(STAGES)}"
+      )
   if setup.config.pictured not in setup.config.stages:
     raise UserError(
       f"config.pictured: {setup.config.pictured!r} is none of config.stages,"
       f" {', '.join(setup.config.stages)}"
     )
+  for told in setup.config.told:
+    for record in records_of(setup):
+      Options(instruction=told, pools=setup.pools).instruction_of(record)
   return setup
 
 

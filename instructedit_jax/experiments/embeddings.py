@@ -23,7 +23,7 @@ from instructedit_jax.editors.conditioner import pooled
 from instructedit_jax.editors.trained import instruction_sequence
 from instructedit_jax.evaluation.chunks import write_json
 from instructedit_jax.experiments.setup import Setup, require_pools, start
-from instructedit_jax.experiments.writing import table
+from instructedit_jax.experiments.writing import jsonable, table
 from instructedit_jax.files import atomic_write
 from instructedit_jax.models.language_model import load_model
 from instructedit_jax.tasks import scopes
@@ -97,8 +97,7 @@ def run(setup: Setup) -> None:
   ]
   with atomic_write(setup.out / "table.md") as path:
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-  numbers = {name: dataclasses.asdict(each) for name, each in found.items()}
-  write_json(setup.out / "numbers.json", numbers)
+  write_json(setup.out / "numbers.json", jsonable(found))
   stamp: dict[str, Any] = {
     "experiment": NAME,
     "command": setup.command,

@@ -15,7 +15,7 @@ from instructedit_jax.errors import Stopped, UserError
 from instructedit_jax.evaluation.independent import BASE
 from instructedit_jax.experiments.setup import Setup
 from instructedit_jax.training import config as config_lib
-from instructedit_jax.training import loop, workdir
+from instructedit_jax.training import loop
 from instructedit_jax.training.config import TrainConfig
 
 _MARK = "finished.json"
@@ -97,7 +97,12 @@ def given(name: str, specs: tuple[str, ...]) -> Entrant:
   if not configs or not all("tasks" in each for each in configs):
     return Entrant(name, specs)
   seeds = [each["seed"] for each in configs if "seed" in each]
-  tasks = tuple(task for task, weight in configs[0]["tasks"] if weight > 0)
+  tasks = tuple(
+    each if isinstance(each, str) else each[0]
+    for each in configs[0]["tasks"]
+    # The published recipe gives no weights.
+    if isinstance(each, str) or each[1] > 0
+  )
   return Entrant(
     *(name, specs, tasks),
     tuple(seeds) if len(seeds) == len(specs) else (),
@@ -136,13 +141,6 @@ def train_missing(config: TrainConfig, folder: pathlib.Path) -> None:
       return
   except (OSError, ValueError):
     pass  # not finished
-  trained = max(workdir.steps(folder), default=0)
-  if trained > config.steps:
-    # The training loop would have nothing to do and hand the longer one out.
-    raise UserError(
-      f"{folder}: was trained for {trained} steps, more than"
-      f" {config.steps}. Give another --work for the shorter run."
-    )
   logging.info("training %s", folder)
   loop.train(config, folder)
   with files.atomic_write(mark) as path:

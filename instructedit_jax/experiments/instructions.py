@@ -73,13 +73,8 @@ def ways(descriptions: int) -> dict[str, list[Way]]:
 
 def run(setup: Setup) -> None:
   """Evaluates every editor under every condition and writes the tables."""
+  plan = planned(setup)
   found, failed = entrants(setup)
-  wanted = tuple(setup.config.conditions)
-  plan = {
-    condition: each
-    for condition, each in ways(setup.config.descriptions).items()
-    if condition in wanted
-  }
   measuring = Measuring(setup)
   # Questions' states are shared by editors, so these are the inner loop.
   runs: dict[str, list[Run]] = {}
@@ -107,11 +102,29 @@ def run(setup: Setup) -> None:
     failed | measuring.failed,
   )
   for entrant in found:
-    figures.bars(
-      _bars(entrant, values),
-      setup.out / f"figure-{entrant.name}.png",
-      f"{entrant.name}: what it is told (colour) and asked (group), percent",
+    rows = _bars(entrant, values)
+    if rows:  # else it is listed as failed
+      figures.bars(
+        rows,
+        setup.out / f"figure-{entrant.name}.png",
+        f"{entrant.name}: what it is told (colour) and asked (group), percent",
+      )
+
+
+def planned(setup: Setup) -> dict[str, list[Way]]:
+  """The conditions that the configuration names, in the order of `ways`.
+
+  Raises:
+    UserError: it names an unknown one, or none.
+  """
+  known, wanted = ways(setup.config.descriptions), setup.config.conditions
+  unknown = [condition for condition in wanted if condition not in known]
+  if unknown or not wanted:
+    raise UserError(
+      f"config.conditions: {unknown[0] if unknown else 'nothing'!r} is none of"
+      f" {', '.join(known)}"
     )
+  return {c: each for c, each in known.items() if c in wanted}
 
 
 def _meanings(plan: Mapping[str, Sequence[Way]]) -> str:

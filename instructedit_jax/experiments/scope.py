@@ -73,16 +73,15 @@ def run(setup: Setup) -> None:
     runs,
     failed | measuring.failed,
   )
-  figures.bars(
-    [
-      bar_row(n, query=scope)
-      for scope, each in values.items()
-      for n in each
-      if n.metric == OBEYED
-    ],
-    setup.out / "figure.png",
-    "Obeyed scopes, bare questions, percent",
-  )
+  rows = [
+    bar_row(n, query=scope)
+    for scope, each in values.items()
+    for n in each
+    if n.metric == OBEYED
+  ]
+  if rows:  # tasks without rephrases have none
+    title = "Obeyed scopes, bare questions, percent"
+    figures.bars(rows, setup.out / "figure.png", title)
 
 
 def kept(record: Mapping[str, Any]) -> float | None:

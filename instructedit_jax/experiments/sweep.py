@@ -74,17 +74,17 @@ def run(setup: Setup) -> None:
       failed["recommended mixture"] = str(error)
   if setup.config.norms:
     measured = [e for e in found if any(r.editor == e.name for r in runs)]
-    extra["update_norms"] = norms.update_norms(setup, measured)
-    extra["training_norms"] = norms.training_norms(measured)
-    sections["Norms"] = norms.norm_text(
-      extra["update_norms"], extra["training_norms"]
-    )
-    pictures.boxes(
-      extra["update_norms"],
-      setup.out / "figure-norms.png",
-      "Pseudo-gradients of test records, 5th to 95th percentile",
-      "Frobenius norm",
-    )
+    updates = norms.update_norms(setup, measured)
+    training = norms.training_norms(measured)
+    extra |= {"update_norms": updates, "training_norms": training}
+    if updates:  # only hypernetworks of MEND's form have pseudo-gradients
+      sections["Norms"] = norms.norm_text(updates, training)
+      pictures.boxes(
+        updates,
+        setup.out / "figure-norms.png",
+        "Pseudo-gradients of test records, 5th to 95th percentile",
+        "Frobenius norm",
+      )
   write(
     setup,
     f"{setup.config.title}, {setup.config.model}",

@@ -77,12 +77,16 @@ def write(
   parts.append(f"## Protocol\n\n{_protocol_text(setup, runs)}")
   with atomic_write(setup.out / "table.md") as path:
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-  plain = json.loads(
-    json.dumps(numbers, default=dataclasses.asdict),
-    parse_constant=lambda _: None,  # NaN, which JSON has no word for
-  )
-  write_json(setup.out / "numbers.json", plain)
+  write_json(setup.out / "numbers.json", jsonable(numbers))
   write_json(setup.out / "protocol.json", protocol(setup, runs, failed))
+
+
+def jsonable(numbers: Any) -> Any:
+  """Dataclasses as dicts; and None for NaN, which JSON has no word for."""
+  return json.loads(
+    json.dumps(numbers, default=dataclasses.asdict),
+    parse_constant=lambda _: None,
+  )
 
 
 def protocol(

@@ -87,6 +87,8 @@ class TrainConfig:
     for field in ("steps", "batch_size", *_EVERY):
       if getattr(self, field) < 1:
         raise UserError(f"config.{field}: must be at least 1")
+    if self.seed < 0:
+      raise UserError("config.seed: must be at least 0")
     if self.patience < 0:
       raise UserError("config.patience: must be 0 (never stop early) or more")
     remat.require(self.remat)

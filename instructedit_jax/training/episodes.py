@@ -13,6 +13,7 @@ import numpy as np
 
 from instructedit_jax.editing.sequences import Scored, TooLongError
 from instructedit_jax.editors.metalearned import EditorConfig
+from instructedit_jax.errors import UserError
 from instructedit_jax.tasks import augment, drawing, instructions
 from instructedit_jax.tasks.instructions import Instruction
 from instructedit_jax.tasks.neighbours import Neighbours
@@ -72,6 +73,15 @@ class EpisodeConfig:
   target_tokens: int = 20
   reply_tokens: int = 10
   locality_tokens: int = 4
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      least = int(field.name.endswith("_tokens"))
+      if not getattr(self, field.name) >= least:
+        raise UserError(
+          f"config.episode.{field.name}: {getattr(self, field.name)} must be at"
+          f" least {least}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

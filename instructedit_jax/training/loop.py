@@ -61,7 +61,9 @@ def train(
   mesh = parallel.make_mesh(config.mesh, config.batch_size)
   with processes.watching():
     processes.first(
-      lambda: workdir_lib.claim(folder, config_lib.to_dict(config), _FREE)
+      lambda: workdir_lib.claim(
+        folder, config_lib.to_dict(config), _FREE, config.steps
+      )
     )
     if model is None:
       model = programs_lib.load(config, mesh)

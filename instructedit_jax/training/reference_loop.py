@@ -139,7 +139,8 @@ def train(
     UserError: bad input, another run's folder, or a request to stop.
   """
   folder = pathlib.Path(workdir)
-  workdir_lib.claim(folder, dataclasses.asdict(config), _FREE)
+  whole = dataclasses.asdict(config)
+  workdir_lib.claim(folder, whole, _FREE, config.micro_steps)
   pools = instructions.POOLS
   if config.instructions:
     pools = instructions.load_pools(config.instructions)

@@ -10,7 +10,10 @@ from instructedit_jax.errors import UserError
 
 
 def claim(
-  folder: pathlib.Path, config: Mapping[str, Any], free: Collection[str]
+  folder: pathlib.Path,
+  config: Mapping[str, Any],
+  free: Collection[str],
+  last: int,
 ) -> None:
   """Writes config.json, unless the folder holds another configuration's run.
 
@@ -20,9 +23,11 @@ def claim(
     folder: of the run.
     config: what JSON can hold.
     free: keys in which a continued run may differ.
+    last: its last step.
 
   Raises:
-    UserError: another run's folder, or a file that cannot be read.
+    UserError: another run's folder, that of a longer run, or a file that cannot
+      be read.
   """
   path = folder / "config.json"
   now = json.loads(json.dumps(config))
@@ -41,6 +46,14 @@ def claim(
         f"{folder}: holds a run with another configuration (different:"
         f" {', '.join(changed)}). Give another --workdir, or delete it."
       )
+  trained = max(steps(folder), default=0)
+  if trained > last:
+    # There would be nothing to do, and the longer run's editor would be handed
+    # out as that of the shorter one.
+    raise UserError(
+      f"{folder}: was trained for {trained} steps, more than {last}. Give"
+      " another folder for the shorter run."
+    )
   with files.atomic_write(path) as temporary:
     temporary.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
 
