@@ -88,6 +88,7 @@ def test_a_table_of_methods(tmp_path, given):
   config = _config(
     editors={"base": "base", "mend": "missing", "gone": "no_such_method"},
     pairs=(("instructedit_text", "mend"),),
+    as_published=(("instructedit_text", "mend"),),
   )
   table3.run(_setup("table3", config, tmp_path, given))
   numbers = _read(tmp_path, "numbers.json")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from instructedit_jax.experiments import compare, joining, writing
+from instructedit_jax.experiments import compare, joining, table3, writing
 from instructedit_jax.reports.runs import Run
 
 PLACE = ("zsre", "bare")
@@ -97,3 +97,19 @@ def test_what_has_no_value_is_null():
   """NaN is no JSON, and other programs refuse the whole file for it."""
   found = compare.Difference("t", "q", "m", "a", "b", float("nan"), 0, 1, 2)
   assert writing.jsonable({"x": [found]})["x"][0]["value"] is None
+
+
+def test_the_paper_asks_its_own_editor_with_the_instruction():
+  def both(editor, bare, instructed):
+    run = _run(editor, {})
+    scores = {"bare": bare, "instructed": instructed}
+    for query, value in scores.items():
+      row = {"id": "1", "scores": {"reliability_em": value}}
+      run.records["zsre", query] = [row]
+    return run
+
+  runs = [both("text", 10.0, 90.0), both("mend", 70.0, 20.0)]
+  (found,) = table3.as_published(runs, [("text", "mend"), ("none", "mend")])
+  assert (found.value, found.query) == (20.0, "instructed against bare")
+  # The runs themselves are as they were.
+  assert set(runs[0].records) == {("zsre", "bare"), ("zsre", "instructed")}

@@ -31,4 +31,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     ("instructedit", "ultraedit"),
     ("mend", "ultraedit"),
   )
+  # The paper asks the first with the instruction and the second without.
+  config.as_published = (
+    ("instructedit_text", "mend"),
+    ("instructedit", "mend"),
+  )
   return config

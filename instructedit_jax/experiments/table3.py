@@ -10,9 +10,11 @@ figure.png. The records, before and after, can be browsed with
 `--separate` where several editors are of one method.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 from instructedit_jax import figures
+from instructedit_jax.evaluation.options import BARE, INSTRUCTED
 from instructedit_jax.experiments.compare import Difference, difference
 from instructedit_jax.experiments.entrants import entrants
 from instructedit_jax.experiments.measuring import Measuring, Way
@@ -35,6 +37,7 @@ COLUMNS = (
   "portability_token",
   HARMONIC,
 )
+AS_PUBLISHED = "instructed against bare"
 TOKENS = ("reliability_token", "generalization_token", "edit_success")
 FREE = (
   "reliability_free",
@@ -53,7 +56,9 @@ def run(setup: Setup) -> None:
   runs = measuring(found, way)
   values = numbers(runs)
   pairs = [tuple(pair) for pair in setup.config.pairs]
-  differences = compared(runs, pairs)
+  differences = compared(runs, pairs) + as_published(
+    runs, [tuple(pair) for pair in setup.config.as_published]
+  )
   sections = {}
   for query in way.queries:
     for task in (*setup.tasks, ALL_TASKS):
@@ -113,6 +118,33 @@ def compared(
         if each is not None:
           found.append(each)
   return found
+
+
+def as_published(
+  runs: Sequence[Run], pairs: Sequence[tuple[str, ...]]
+) -> list[Difference]:
+  """Differences as the paper asks, an instruction in the first's questions.
+
+  Args:
+    runs: of questions with it and without.
+    pairs: (asked with the instruction, asked without).
+  """
+  found = []
+  for told, plain in pairs:
+    both = [_asked(r, INSTRUCTED) for r in runs if r.editor == told]
+    both += [_asked(r, BARE) for r in runs if r.editor == plain]
+    found += compared(both, [(told, plain)])
+  return found
+
+
+def _asked(run: Run, query: str) -> Run:
+  """A run's records of one query style, as those of the paper's protocol."""
+  records = {
+    (task, AS_PUBLISHED): rows
+    for (task, asked), rows in run.records.items()
+    if asked == query
+  }
+  return dataclasses.replace(run, records=records)
 
 
 def difference_table(differences: Sequence[Difference]) -> str:
