@@ -56,7 +56,7 @@ def test_folders(tmp_path):
     ("calinet:seed=-1", "editor calinet: seed"),
     ("ft_m:rate=-1", "editor ft_m: rate"),
     ("calinet:rate=nan", "editor calinet: rate"),
-    ("grace:rate=inf", "editor grace: rate"),
+    ("grace:rate=0", "editor grace: rate"),
   ],
 )
 def test_mistakes_are_told(spec, message):

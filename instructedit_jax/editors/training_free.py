@@ -4,7 +4,6 @@ Axes: B requests, T tokens, P answer tokens, D width.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -198,8 +197,8 @@ def answer_weight(rows: Rows) -> jax.Array:
 
 def require_rate(rate: float) -> None:
   """Raises a UserError unless Adam can take this rate."""
-  if not 0 < rate < math.inf:
-    raise UserError(f"rate={rate}: must be above 0 and finite")
+  if not rate > 0:
+    raise UserError(f"rate={rate}: must be above 0")
 
 
 def refuse_overflow(edit: Any, requests: Sequence[Request]) -> None:
