@@ -28,8 +28,8 @@ from instructedit_jax.instructing.writers import LocalWriter, Writer
 from instructedit_jax.models.language_model import LanguageModel, load_model
 from instructedit_jax.tasks.instructions import POOLS, Pools, load_pools
 from instructedit_jax.tasks.record import TASKS, Record
+from instructedit_jax.tasks.set_aside import held_back
 from instructedit_jax.tasks.splits import EMBEDDED, load_split
-from instructedit_jax.training.data import held_back
 
 URL_VARIABLE, MODEL_VARIABLE = "OPENAI_BASE_URL", "OPENAI_MODEL"
 KEY_VARIABLE = "OPENAI_API_KEY"

@@ -20,9 +20,10 @@ from instructedit_jax.errors import UserError
 from instructedit_jax.metric_writer import read_metrics
 from instructedit_jax.models.language_model import load_model
 from instructedit_jax.tasks.instructions import Instruction
+from instructedit_jax.tasks.set_aside import hold_out
 from instructedit_jax.training import losses, prefix_fill, step
 from instructedit_jax.training.config import default, from_config
-from instructedit_jax.training.data import Episodes, hold_out, load_records
+from instructedit_jax.training.data import Episodes, load_records
 from instructedit_jax.training.loop import train
 from tests import tiny_run as tiny
 

@@ -86,6 +86,10 @@ class Picture:
   tasks: list[str]
 
 
+# stage -> its numbers under each labelling, and mean cosines.
+Made = dict[str, tuple[list[Area], np.ndarray]]
+
+
 def run(setup: Setup) -> None:
   """Computes all areas, draws them and writes the numbers."""
   found, failed = entrants(setup)
@@ -123,9 +127,6 @@ def run(setup: Setup) -> None:
       f"Direction of the {setup.config.pictured} update, t-SNE, perplexity"
       f" {perplexity:g}",
     )
-
-
-Made = dict[str, tuple[list[Area], np.ndarray]]
 
 
 def _looked_at(
@@ -389,9 +390,11 @@ def checked(setup: Setup) -> Setup:
       f"config.pictured: {setup.config.pictured!r} is none of config.stages,"
       f" {', '.join(setup.config.stages)}"
     )
+  records = records_of(setup)
   for told in setup.config.told:
-    for record in records_of(setup):
-      Options(instruction=told, pools=setup.pools).instruction_of(record)
+    options = Options(instruction=told, pools=setup.pools)
+    for record in records:
+      options.instruction_of(record)
   return setup
 
 

@@ -97,12 +97,12 @@ def given(name: str, specs: tuple[str, ...]) -> Entrant:
   if not configs or not all("tasks" in each for each in configs):
     return Entrant(name, specs)
   seeds = [each["seed"] for each in configs if "seed" in each]
-  tasks = tuple(
-    each if isinstance(each, str) else each[0]
+  # The published recipe names tasks without weights.
+  weighted = [
+    (each, 1.0) if isinstance(each, str) else each
     for each in configs[0]["tasks"]
-    # The published recipe gives no weights.
-    if isinstance(each, str) or each[1] > 0
-  )
+  ]
+  tasks = tuple(task for task, weight in weighted if weight > 0)
   return Entrant(
     *(name, specs, tasks),
     tuple(seeds) if len(seeds) == len(specs) else (),

@@ -4,7 +4,6 @@ Everything takes the matrix of cosines of N directions and a label for each.
 """
 
 import dataclasses
-import warnings
 
 import numpy as np
 
@@ -92,13 +91,8 @@ def similarity(cosine: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
   """Mean cosine of two different directions of one group, and of two."""
   same = labels[:, None] == labels[None, :]
   apart = ~np.eye(len(labels), dtype=bool)
-  with warnings.catch_warnings():
-    # A single group has no pair between groups: NaN says so.
-    warnings.simplefilter("ignore", RuntimeWarning)
-    return (
-      float(cosine[same & apart].mean()),
-      float(cosine[~same].mean()),
-    )
+  # A single group has no pair between groups.
+  return _mean(cosine[same & apart]), _mean(cosine[~same])
 
 
 def cohesion(

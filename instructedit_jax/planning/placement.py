@@ -83,11 +83,7 @@ def place(
   Raises:
     UserError: the devices or the batch do not divide; says what would.
   """
-  if machine.devices % machine.processes:
-    raise UserError(
-      f"{machine.processes} processes do not divide {machine.devices} devices;"
-      f" {', '.join(map(str, _divisors(machine.devices)))} would"
-    )
+  _require_divisor(machine.devices, machine.processes, "processes")
   groups, episodes = _divided(machine.devices, model_axis, batch_size)
   held = resident(run, groups, model_axis, machine.processes)
   loaded = dict(held.weights)
@@ -158,11 +154,7 @@ def largest_batch(
 
 def _divided(devices: int, model_axis: int, batch: int) -> tuple[int, int]:
   """Groups of devices, and episodes of each."""
-  if devices % model_axis:
-    raise UserError(
-      f"{model_axis} devices for the model axis do not divide {devices}"
-      f" devices; {', '.join(map(str, _divisors(devices)))} would"
-    )
+  _require_divisor(devices, model_axis, "devices for the model axis")
   groups = devices // model_axis
   if batch % groups:
     below = batch // groups * groups
@@ -172,6 +164,14 @@ def _divided(devices: int, model_axis: int, batch: int) -> tuple[int, int]:
       f" devices; {' or '.join(map(str, fitting))} would"
     )
   return groups, batch // groups
+
+
+def _require_divisor(devices: int, size: int, what: str) -> None:
+  if devices % size:
+    raise UserError(
+      f"{size} {what} do not divide {devices} devices;"
+      f" {', '.join(map(str, _divisors(devices)))} would"
+    )
 
 
 def _divisors(count: int) -> list[int]:

@@ -17,6 +17,7 @@ from instructedit_jax.models.language_model import LanguageModel
 from instructedit_jax.tasks import instructions, scopes
 from instructedit_jax.tasks.mixture import Mixture
 from instructedit_jax.tasks.record import Record
+from instructedit_jax.tasks.set_aside import hold_out
 from instructedit_jax.tasks.splits import load_split
 from instructedit_jax.training.batches import Batch, Batcher, fitting
 from instructedit_jax.training.config import TrainConfig
@@ -284,27 +285,6 @@ def load_records(config: TrainConfig) -> dict[str, list[Record]]:
     records[task], report = load_split(config.data, task, "train")
     logging.info("%s", report)
   return records
-
-
-def held_back(records: int, count: int) -> int:
-  """Of how many records `count` are set aside: a fifth of them at most."""
-  return min(count, records // 5)
-
-
-def hold_out(
-  records: Sequence[Record], count: int
-) -> tuple[list[Record], list[Record]]:
-  """Sets the last ones aside, with everything else about their subjects.
-
-  Args:
-    records: of one task.
-    count: as many as are wanted; see `held_back`.
-  """
-  count = held_back(len(records), count)
-  held = list(records[len(records) - count :])
-  subjects = {record.subject for record in held}
-  train = [r for r in records[: len(records) - count]]
-  return [r for r in train if r.subject not in subjects], held
 
 
 def _sequences(
