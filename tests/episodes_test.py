@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from instructedit_jax.tasks import instructions
+from instructedit_jax.training.batches import fitting
 from instructedit_jax.training.data import Episodes, load_records
 from instructedit_jax.training.episodes import EpisodeConfig, Kind
 from tests import tiny_run as tiny
@@ -24,7 +26,10 @@ def test_conversations_ask_for_both_sentiments(model):
 
 
 def test_an_opinion_is_asked_under_other_questions(model):
-  config = tiny.config(tasks=(("convsent", 1.0),))
+  config = tiny.config(
+    tasks=(("convsent", 1.0),),
+    episode=EpisodeConfig(instructed=0, target_tokens=6),
+  )
   made = Episodes(model, config, load_records(config))
   rng = np.random.default_rng(0)
   asked = set()
@@ -104,3 +109,27 @@ def test_an_answer_is_given_once(model, cut):
       read = len(query.tokens) - len(query.labels) + 1
       assert model.text.decode(query.tokens[:read]) == said
       assert 1 <= len(query.labels) <= 3
+
+
+@pytest.mark.parametrize("task", ["counterfact", "wikirecent", "convsent"])
+def test_instructed_questions_are_not_left_out(model, task):
+  """Long as they are, a row that is too short for all queries holds them."""
+  config = tiny.config(
+    tasks=((task, 1.0),),
+    episode=EpisodeConfig(instructed=1, target_tokens=6, locality_tokens=3),
+  )
+  made = Episodes(model, config, load_records(config))
+  rng = np.random.default_rng(0)
+  short = 0
+  for record in made.validation:
+    numbers = range(len(instructions.POOLS[task].seen))
+    own = [instructions.fixed(record, number) for number in numbers]
+    said = tuple(each.prefix() for each in own)
+    asked = tuple(each.apply(record.prompt) for each in own)
+    episode = made._maker(record, rng)
+    kept = fitting(episode, config.shape)
+    short += len(kept) < len(episode.queries)
+    texts = [(kind, model.text.decode(query.tokens)) for kind, query in kept]
+    assert sum(k is Kind.EDIT and t.startswith(asked) for k, t in texts) == 1
+    assert sum(k is Kind.KEEP and t.startswith(said) for k, t in texts) == 1
+  assert short

@@ -50,8 +50,9 @@ class EpisodeConfig:
       would: an answer is given once.
     scoped: share of episodes whose instruction says how far the edit reaches,
       see `scoped`.
-    instructed: probability that one in-scope (and one out-of-scope) query
-      carries an instruction, the edit's own or another description.
+    instructed: probability that there is an in-scope query (and, apart, an
+      out-of-scope one) with an instruction in front, drawn as the edit's own
+      is; the beginning of the answer is scored.
     variants: different sets of queries a record has; a later visit repeats
       one, whose prefix states are known. 0: every visit draws afresh.
     target_tokens: answer tokens an edit may have; longer answers are cut.
@@ -159,9 +160,13 @@ class EpisodeMaker:
     if self.config.variants:
       variant = int(rng.integers(self.config.variants))
       chance = np.random.default_rng([zlib.crc32(record.id.encode()), variant])
+    bare, *others = self._in_scope(record, chance)
+    # Long as they are, instructed questions come next to first: at the end of
+    # a row they would be left out, in-scope ones nearly always.
     queries = (
-      *self._in_scope(record, chance),
+      bare,
       *self._instructed(record, rng),
+      *others,
       *self._out_of_scope(record, chance),
     )
     unheard = self._editor.conditioner.unheard * rng.random()
@@ -174,7 +179,7 @@ class EpisodeMaker:
     queries: list[tuple[Kind, Scored]] = []
     if rng.random() < self.config.instructed:
       asked = self.instruction(record, rng).apply(record.prompt)
-      limit = self.config.target_tokens
+      limit = self.config.opening_tokens
       queries += self._query(Kind.EDIT, asked, record.target, limit)
     if rng.random() < self.config.instructed:
       query = self.instruction(record, rng)

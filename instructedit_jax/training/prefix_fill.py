@@ -20,7 +20,7 @@ _FREE = (
   *("loss", "optimizer"),
 )
 # Raised whenever the same configuration comes to read other sequences.
-_READING = 3
+_READING = 4
 
 
 def fill(
