@@ -44,7 +44,7 @@ from instructedit_jax.editors.training_free import (
   require_rate,
   target_loss,
 )
-from instructedit_jax.errors import UserError
+from instructedit_jax.errors import require_least
 from instructedit_jax.models import decoder
 from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.models.language_model import LanguageModel
@@ -77,12 +77,7 @@ class CalinetConfig(Common):
   def __post_init__(self):
     super().__post_init__()
     require_rate(self.rate)
-    lowest = (("slots", 1), ("steps", 0), ("paraphrases", 0), ("seed", 0))
-    for field, least in lowest:
-      if getattr(self, field) < least:
-        raise UserError(
-          f"{field}={getattr(self, field)}: must be at least {least}"
-        )
+    require_least(self, slots=1, steps=0, paraphrases=0, seed=0)
 
   def place(self, model: DecoderConfig) -> int:
     """The block's number.

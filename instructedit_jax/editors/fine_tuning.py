@@ -49,7 +49,7 @@ from instructedit_jax.editors.training_free import (
   require_rate,
   target_loss,
 )
-from instructedit_jax.errors import UserError
+from instructedit_jax.errors import UserError, require_least
 from instructedit_jax.models import decoder
 from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.models.language_model import LanguageModel
@@ -84,8 +84,7 @@ class FineTuningConfig(OneMatrix):
         f"objective={self.objective}: must be {TARGET} or {PROMPT_LAST}"
       )
     require_rate(self.rate)
-    if self.steps < 0:
-      raise UserError(f"steps={self.steps}: must be at least 0")
+    require_least(self, steps=0)
     if self.bound is not None and not self.bound >= 0:
       raise UserError(f"bound={self.bound}: must be at least 0, or inf")
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from instructedit_jax.errors import UserError
+from instructedit_jax.errors import require_least
 
 Params = dict[str, Any]
 
@@ -40,13 +40,7 @@ class GatingConfig:
   scale: float = 0.0
 
   def __post_init__(self):
-    for field in ("units", "code", "hidden"):
-      if getattr(self, field) < 1:
-        raise UserError(
-          f"editor.gates.{field}: {getattr(self, field)} must be at least 1"
-        )
-    if not self.scale >= 0:
-      raise UserError(f"editor.gates.scale: {self.scale} must be at least 0")
+    require_least(self, "editor.gates.", units=1, code=1, hidden=1, scale=0)
 
 
 class Gates(NamedTuple):

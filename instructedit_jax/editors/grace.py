@@ -51,7 +51,7 @@ from instructedit_jax.editors.training_free import (
   require_rate,
   target_loss,
 )
-from instructedit_jax.errors import UserError
+from instructedit_jax.errors import UserError, require_least
 from instructedit_jax.models import decoder
 from instructedit_jax.models.decoder import take_tokens
 from instructedit_jax.models.language_model import LanguageModel
@@ -87,9 +87,7 @@ class GraceConfig(OneMatrix):
     super().__post_init__()
     if self.start not in (COLD, WARM):
       raise UserError(f"start={self.start}: must be {COLD} or {WARM}")
-    for field in ("radius", "steps", "seed"):
-      if not getattr(self, field) >= 0:
-        raise UserError(f"{field}={getattr(self, field)}: must be at least 0")
+    require_least(self, radius=0, steps=0, seed=0)
     require_rate(self.rate)
 
 

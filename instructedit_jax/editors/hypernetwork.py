@@ -29,7 +29,7 @@ from instructedit_jax.editing import statistics as stats
 from instructedit_jax.editing.factors import Factors
 from instructedit_jax.editors import row_network
 from instructedit_jax.editors.row_network import Layer
-from instructedit_jax.errors import UserError
+from instructedit_jax.errors import UserError, require_least
 
 # name -> (n inputs, m outputs), in listed order.
 Shapes = Mapping[str, tuple[int, int]]
@@ -90,9 +90,7 @@ class HypernetworkConfig:
       if value not in choices:
         known = ", ".join(map(repr, choices))
         raise UserError(f"hypernetwork.{field}: {value!r} is none of {known}")
-    for field in ("rank", "depth"):
-      if getattr(self, field) < 1:
-        raise UserError(f"hypernetwork.{field}: must be at least 1")
+    require_least(self, "hypernetwork.", rank=1, depth=1)
 
 
 def init(

@@ -32,7 +32,7 @@ from instructedit_jax.editing.factors import Factors
 from instructedit_jax.editing.rows import Rows
 from instructedit_jax.editors import conditioner as conditioner_lib
 from instructedit_jax.editors import gating, hypernetwork, ridge
-from instructedit_jax.errors import UserError
+from instructedit_jax.errors import UserError, require_least
 from instructedit_jax.models import decoder
 from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.tasks.instructions import Instruction
@@ -114,10 +114,7 @@ class EditorConfig:
       raise UserError(
         f"editor.method: {self.method!r} is none of {', '.join(METHODS)}"
       )
-    if self.rounds < 1:
-      raise UserError(f"editor.rounds: {self.rounds} must be at least 1")
-    if not self.ridge >= 0:
-      raise UserError(f"editor.ridge: {self.ridge} must be at least 0")
+    require_least(self, "editor.", rounds=1, ridge=0)
     if self.rows not in ROWS:
       raise UserError(
         f"editor.rows: {self.rows!r} is none of {', '.join(ROWS)}"

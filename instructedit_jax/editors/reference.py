@@ -30,7 +30,7 @@ from instructedit_jax.editing.factors import Factors, all_rows, probe
 from instructedit_jax.editing.rows import Array
 from instructedit_jax.editors import hypernetwork, torch_adam
 from instructedit_jax.editors.hypernetwork import HypernetworkConfig, Shapes
-from instructedit_jax.errors import UserError
+from instructedit_jax.errors import require_least
 from instructedit_jax.models.decoder import Decoder, Sequence, Tap
 from instructedit_jax.models.likeliest import likeliest
 
@@ -67,8 +67,7 @@ class ReferenceConfig:
   grad_clip: float = 100.0
 
   def __post_init__(self):
-    if self.accumulate < 1:
-      raise UserError("config.recipe.accumulate: must be at least 1")
+    require_least(self, "config.recipe.", accumulate=1)
 
 
 class Batch(NamedTuple):

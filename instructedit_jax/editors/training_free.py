@@ -17,7 +17,7 @@ from instructedit_jax.editing.rows import Rows, rows_of
 from instructedit_jax.editing.sequences import bucket, pack, score
 from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.requests import RequestLike, as_requests
-from instructedit_jax.errors import UserError
+from instructedit_jax.errors import UserError, require_least
 from instructedit_jax.models import decoder
 from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.models.language_model import LanguageModel
@@ -48,9 +48,7 @@ class Common:
   def __post_init__(self):
     if self.view not in VIEWS:
       raise UserError(f"view={self.view}: must be one of {', '.join(VIEWS)}")
-    for field in ("suffix", "answer_tokens"):
-      if getattr(self, field) < 1:
-        raise UserError(f"{field}={getattr(self, field)}: must be at least 1")
+    require_least(self, suffix=1, answer_tokens=1)
 
   def prompts(self, request: Request) -> list[str]:
     """The texts whose continuation by the target makes the edit."""

@@ -48,7 +48,7 @@ from instructedit_jax.editors.training_free import (
   read_rows,
   refuse_overflow,
 )
-from instructedit_jax.errors import UserError
+from instructedit_jax.errors import UserError, require_least
 from instructedit_jax.models.language_model import LanguageModel
 from instructedit_jax.tasks.record import TASKS
 from instructedit_jax.tasks.splits import EMBEDDED, load_split
@@ -75,8 +75,7 @@ class UltraEditConfig(Common):
 
   def __post_init__(self):
     super().__post_init__()
-    if self.calibration < 0:
-      raise UserError(f"calibration={self.calibration}: must be at least 0")
+    require_least(self, calibration=0)
 
 
 @dataclasses.dataclass(frozen=True)

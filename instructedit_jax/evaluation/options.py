@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from instructedit_jax.digest import digest
-from instructedit_jax.errors import UserError
+from instructedit_jax.errors import UserError, require_least
 from instructedit_jax.evaluation import natural
 from instructedit_jax.evaluation.choices import NONE as NONE
 from instructedit_jax.evaluation.choices import chosen
@@ -58,19 +58,8 @@ class Options:
   resamples: int = 1000
 
   def __post_init__(self):
-    for field, least in (
-      ("batch", 1),
-      ("fluency_limit", 0),
-      ("fluency_tokens", 1),
-      ("fluency_top_k", 0),
-      ("replies", 1),
-      ("resamples", 1),
-      ("seed", 0),
-    ):
-      if getattr(self, field) < least:
-        raise UserError(
-          f"{field}={getattr(self, field)}: must be at least {least}"
-        )
+    require_least(self, batch=1, replies=1, resamples=1, seed=0)
+    require_least(self, fluency_limit=0, fluency_tokens=1, fluency_top_k=0)
 
   def check_query(self, query: str) -> None:
     """Raises a UserError unless questions can be asked in this style."""

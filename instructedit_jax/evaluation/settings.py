@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from instructedit_jax.errors import UserError
+from instructedit_jax.errors import UserError, require_least
 from instructedit_jax.evaluation.options import QUERIES, Options
 
 
@@ -41,8 +41,8 @@ class Settings:
   def __post_init__(self):
     if not self.editors:
       raise UserError("name an editor's folder, or 'base' for the bare model")
-    if self.limit is not None and self.limit < 1:
-      raise UserError(f"limit={self.limit}: must be at least 1")
+    if self.limit is not None:
+      require_least(self, limit=1)
     if not self.queries:
       raise UserError(f"name a query style: {', '.join(QUERIES)}")
     for query in self.queries:

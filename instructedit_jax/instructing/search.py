@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import logging
 
-from instructedit_jax.errors import UserError
+from instructedit_jax.errors import UserError, require_least
 from instructedit_jax.instructing import pool, prompting
 from instructedit_jax.instructing import state as states
 from instructedit_jax.instructing.scoring import Scorer, as_dict
@@ -68,14 +68,9 @@ class Settings:
   seed: int = 0
 
   def __post_init__(self):
-    for name, least in (
-      *(("count", 1), ("keep", 1), ("held_out", 0), ("rounds", 1)),
-      *(("patience", 1), ("tries", 1), ("max_calls", 1), ("gain", 0)),
-      *(("prompt_price", 0), ("reply_price", 0), ("reply_tokens", 1)),
-      ("seed", 0),
-    ):
-      if getattr(self, name) < least:
-        raise UserError(f"{name}={getattr(self, name)}: at least {least}")
+    require_least(self, count=1, keep=1, held_out=0, rounds=1, patience=1)
+    require_least(self, tries=1, max_calls=1, gain=0, seed=0)
+    require_least(self, prompt_price=0, reply_price=0, reply_tokens=1)
     if self.max_cost is not None:
       if self.max_cost <= 0:
         raise UserError(f"max_cost={self.max_cost}: must be above 0")

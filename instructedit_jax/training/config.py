@@ -15,7 +15,7 @@ from instructedit_jax.editors.conditioner import ConditionerConfig
 from instructedit_jax.editors.gating import GatingConfig
 from instructedit_jax.editors.hypernetwork import HypernetworkConfig
 from instructedit_jax.editors.metalearned import EditorConfig
-from instructedit_jax.errors import UserError
+from instructedit_jax.errors import UserError, require_least
 from instructedit_jax.parallel import MeshConfig, ShardingConfig
 from instructedit_jax.training import remat
 from instructedit_jax.training.batches import BatchShape
@@ -84,11 +84,8 @@ class TrainConfig:
   )
 
   def __post_init__(self):
-    for field in ("steps", "batch_size", *_EVERY):
-      if getattr(self, field) < 1:
-        raise UserError(f"config.{field}: must be at least 1")
-    if self.seed < 0:
-      raise UserError("config.seed: must be at least 0")
+    require_least(self, "config.", steps=1, batch_size=1, seed=0)
+    require_least(self, "config.", **dict.fromkeys(_EVERY, 1))
     if self.patience < 0:
       raise UserError("config.patience: must be 0 (never stop early) or more")
     remat.require(self.remat)

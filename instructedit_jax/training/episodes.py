@@ -13,7 +13,7 @@ import numpy as np
 
 from instructedit_jax.editing.sequences import Scored, TooLongError
 from instructedit_jax.editors.metalearned import EditorConfig
-from instructedit_jax.errors import UserError
+from instructedit_jax.errors import require_least
 from instructedit_jax.tasks import augment, drawing, instructions
 from instructedit_jax.tasks.instructions import Instruction
 from instructedit_jax.tasks.neighbours import Neighbours
@@ -76,13 +76,9 @@ class EpisodeConfig:
   locality_tokens: int = 4
 
   def __post_init__(self):
-    for field in dataclasses.fields(self):
-      least = int(field.name.endswith("_tokens"))
-      if not getattr(self, field.name) >= least:
-        raise UserError(
-          f"config.episode.{field.name}: {getattr(self, field.name)} must be at"
-          f" least {least}"
-        )
+    names = [field.name for field in dataclasses.fields(self)]
+    least = {name: int(name.endswith("_tokens")) for name in names}
+    require_least(self, "config.episode.", **least)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,7 @@ from instructedit_jax.editors.hypernetwork import HypernetworkConfig, Shapes
 from instructedit_jax.editors.metalearned import EditorConfig
 from instructedit_jax.editors.reference import Batch, ReferenceConfig, State
 from instructedit_jax.editors.trained import TrainedEditor
-from instructedit_jax.errors import Stopped, UserError
+from instructedit_jax.errors import Stopped, UserError, require_least
 from instructedit_jax.metric_writer import FILE_NAME, MetricWriter
 from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.models.language_model import LanguageModel, load_model
@@ -93,9 +93,7 @@ class ReferenceRun:
   recipe: ReferenceConfig = dataclasses.field(default_factory=ReferenceConfig)
 
   def __post_init__(self):
-    for field in (*_FREE, "max_tokens"):
-      if getattr(self, field) < 1:
-        raise UserError(f"config.{field}: must be at least 1")
+    require_least(self, "config.", **dict.fromkeys((*_FREE, "max_tokens"), 1))
     if self.method not in METHODS:
       known = ", ".join(METHODS)
       raise UserError(f"config.method: {self.method!r} is none of {known}")

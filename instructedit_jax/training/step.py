@@ -22,7 +22,7 @@ from instructedit_jax.editors.metalearned import (
   EditorConfig,
   Params,
 )
-from instructedit_jax.errors import UserError
+from instructedit_jax.errors import require_least
 from instructedit_jax.models.config import DecoderConfig
 from instructedit_jax.training import remat as remat_lib
 from instructedit_jax.training.batches import Batch
@@ -69,8 +69,7 @@ class OptimizerConfig:
   accumulate: int = 1
 
   def __post_init__(self):
-    if self.accumulate < 1:
-      raise UserError("config.optimizer.accumulate: must be at least 1")
+    require_least(self, "config.optimizer.", accumulate=1)
 
 
 def optimizer(
