@@ -7,6 +7,14 @@ import ml_collections
 
 from configs.paper import common
 
+TRAINED = (
+  "ke",
+  "mend",
+  "instructedit_text",
+  "instructedit",
+  "instructedit_views",
+)
+
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
   """Returns the experiment; `arg` is a model, see `common`."""
@@ -22,11 +30,13 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   common.add(config, "grace", "grace")
   common.add(config, "ultraedit", "ultraedit")
   common.add(config, "calinet", "calinet")
-  for method in ("ke", "mend", "instructedit_text", "instructedit"):
+  for method in TRAINED:
     common.add(config, method, common.recipe(method))
   config.pairs = (
     ("instructedit", "mend"),
     ("instructedit_text", "mend"),
+    ("instructedit_views", "mend"),
+    ("instructedit_views", "instructedit"),
     ("mend", "ke"),
     ("instructedit", "ultraedit"),
     ("mend", "ultraedit"),
@@ -35,5 +45,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.as_published = (
     ("instructedit_text", "mend"),
     ("instructedit", "mend"),
+    ("instructedit_views", "mend"),
   )
   return config

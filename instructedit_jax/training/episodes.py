@@ -69,7 +69,7 @@ class EpisodeConfig:
   other_locality: int = 1
   continuations: int = 1
   scoped: float = 0.0
-  instructed: float = 0.1
+  instructed: float = 0.25
   variants: int = 3
   target_tokens: int = 20
   reply_tokens: int = 10
