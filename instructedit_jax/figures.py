@@ -248,6 +248,14 @@ def _bar_panel(
   axes.tick_params(axis="x", length=0)
   axes.grid(visible=False, axis="x")
   axes.set_xlim(-0.6, len(queries) - 0.4)
+  if not axes.patches:
+    # Said, so that nobody takes it for zero.
+    axes.text(
+      *(0.5, 0.5, "not asked"),
+      transform=axes.transAxes,
+      ha="center",
+      color="#777777",
+    )
 
 
 def _with_count(

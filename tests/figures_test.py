@@ -115,6 +115,8 @@ def test_bars_have_the_heights_and_intervals_of_the_rows(tmp_path, drawn):
   assert panels[0, 0].get_ylabel() == "zsre\nn = 10"
   assert panels[1, 0].get_ylabel() == "recent\nn = 10–12"
   assert panels[1, 1].get_ylim()[1] >= 7
+  assert [text.get_text() for text in panels[0, 1].texts] == ["not asked"]
+  assert not panels[0, 0].texts
 
 
 def test_smoothing_keeps_constants_and_the_mean_of_a_line():
