@@ -18,6 +18,7 @@ from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.trained import TrainedEditor, load_editor
 from instructedit_jax.errors import UserError
 from instructedit_jax.metric_writer import read_metrics
+from instructedit_jax.models.decoder import Sequence
 from instructedit_jax.models.language_model import load_model
 from instructedit_jax.tasks.instructions import Instruction
 from instructedit_jax.tasks.set_aside import hold_out
@@ -165,30 +166,36 @@ def test_a_step_returns_the_types_it_was_given(model, method):
   assert types(returned) == types(given)
 
 
+def _loss(model, prompt, target, edit=None):
+  """Mean -log p of a target's tokens, computed from whole logits."""
+  ids, start = model.text.encode_pair(prompt, target)
+  tokens = jnp.asarray([ids])
+  where = Sequence(jnp.arange(len(ids))[None], jnp.ones_like(tokens))
+  logits = model.decoder()(tokens, where, edit and edit.tap())
+  log_p = jax.nn.log_softmax(logits[0, start - 1 : -1])
+  return -float(jnp.take_along_axis(log_p, tokens[0, start:, None], 1).mean())
+
+
 @pytest.mark.parametrize("rounds", [1, 2])
-def test_first_edits_already_descend(model, rounds):
-  """A small step of the untrained editor lowers each request's loss."""
-  config = tiny.config("mend").editor
+@pytest.mark.parametrize("method", ["mend", "instructedit_views"])
+def test_first_edits_already_descend(model, method, rounds):
+  """A small step of the untrained editor lowers the loss of all it was told."""
+  config = tiny.config(method).editor
   config = dataclasses.replace(config, rate=1e-2, rounds=rounds)
-  requests = [Request("The sky is", "green"), Request("Two and two", "five")]
+  told = Instruction("zsre", "Answer it.")
+  requests = [
+    Request("The sky is", "green", told),
+    Request("Two and two", "five", told),
+  ]
   params, statistics = metalearned.init(jax.random.key(0), config, model.config)
   editor = TrainedEditor(
     config, params, statistics, model.fingerprint, model.config.suffix
   )
   edit = editor.propose_each(model, requests)
   for i, request in enumerate(requests):
-    losses_ = []
-    for change in (None, edit[i]):
-      ids, start = model.text.encode_pair(request.prompt, request.target)
-      from instructedit_jax.models.decoder import Sequence
-
-      tokens = jnp.asarray([ids])
-      where = Sequence(jnp.arange(len(ids))[None], jnp.ones_like(tokens))
-      logits = model.decoder()(tokens, where, change and change.tap())
-      log_p = jax.nn.log_softmax(logits[0, start - 1 : -1])
-      chosen = jnp.take_along_axis(log_p, tokens[0, start:, None], 1)
-      losses_.append(-float(chosen.mean()))
-    assert losses_[1] < losses_[0]
+    for prompt in config.views(told, request.prompt):
+      before = _loss(model, prompt, request.target)
+      assert _loss(model, prompt, request.target, edit[i]) < before
 
 
 def test_a_second_round_takes_the_edited_models_factors(model):
