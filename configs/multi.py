@@ -5,7 +5,7 @@ r"""One instruction-conditioned editor for many kinds of edits.
 
 `get_config(arg)` takes comma-separated words:
   a method       instructedit (default), mend, instructedit_text,
-                 instructedit_views, ke
+                 instructedit_views, instructedit_rows, instructedit_experts, ke
   a model        smollm2-135m (default), gpt2-xl, llama-2-7b, llama-2-13b,
                  llama-2-70b
 """
@@ -20,6 +20,8 @@ METHODS = {
   "instructedit": (40, 20),
   "instructedit_text": (120, 20),
   "instructedit_views": (170, 40),
+  "instructedit_rows": (40, 20),
+  "instructedit_experts": (40, 20),
   "ke": (40, 20),
 }
 MODELS = {

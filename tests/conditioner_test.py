@@ -72,9 +72,8 @@ def test_something_is_always_heard():
 
 
 def _params():
-  sides = {"net": {"x": 5}}
   params = conditioner.init(
-    jax.random.key(0), WIDTH, 2, sides, 1, ConditionerConfig(code=8)
+    jax.random.key(0), WIDTH, 2, ConditionerConfig(code=8)
   )
   return params | {"rates": jnp.ones((8, 2)) / 8}
 
@@ -84,7 +83,8 @@ def _change(said):
   given = np.ones(len(said), bool)
   moments = stats.empty(conditioner.size(WIDTH))
   moments = stats.fold(moments, said, given)
-  return np.log(conditioner.apply(_params(), moments, said, given)[1])
+  told = conditioner.Told(moments, said, given)
+  return np.log(conditioner.read(_params(), told)[1])
 
 
 def test_instructions_are_told_apart():
@@ -105,14 +105,14 @@ def test_one_instruction_alone_is_no_noise():
   assert _change(said.astype(np.float32)).std() < 1e-3
 
 
-def test_without_an_instruction_nothing_changes():
+def test_without_an_instruction_nothing_is_read():
   said = np.random.default_rng(5).normal(size=(2, 2 * WIDTH))
   moments = stats.fold(stats.empty(2 * WIDTH), said, np.ones(2, bool))
-  modulation, change = conditioner.apply(
-    _params(), moments, said, np.array([False, True])
-  )
+  told = conditioner.Told(moments, said, np.array([False, True]))
+  code, change = conditioner.read(_params(), told)
   np.testing.assert_array_equal(change[0], 1)
-  assert not any(np.any(leaf[0]) for leaf in jax.tree.leaves(modulation))
+  np.testing.assert_array_equal(code[0], 0)
+  assert np.any(code[1])
 
 
 def test_an_editor_from_before_is_told(tmp_path):

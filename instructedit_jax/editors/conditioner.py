@@ -1,10 +1,10 @@
-"""How an instruction acts on the hypernetwork.
+"""What a hypernetwork reads of an instruction.
 
 The instruction's tokens pass through the model's own prefix; their hidden
-states make a free sentence embedding (`pooled`). A small network turns it into
-changes of the hypernetwork's scales and shifts (feature-wise modulation, arXiv
-1709.07871) and of the edit's learning rates. All of it starts at zero, and is
-zero without an instruction: then the editor is plain MEND.
+states make a free sentence embedding (`pooled`), and a small layer a code. What
+a code does to an edit is a form of its own: `modulation`, `row_weights`,
+`experts`. Each starts without any effect and has none without an instruction:
+then the editor is plain MEND.
 
 Language models carry a few coordinates that are a hundred times larger than the
 others and the same in every sentence, and a first token that is larger still.
@@ -16,14 +16,14 @@ M matrices.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from instructedit_jax.editing import statistics as stats
+from instructedit_jax.editing.factors import Factors
 from instructedit_jax.editors import hypernetwork
 
 Params = dict[str, Any]
@@ -89,63 +89,89 @@ def pooled(hidden: np.ndarray) -> np.ndarray:
   return np.concatenate([unit.mean(0), unit[-_LAST:].mean(0)])
 
 
+class Told(NamedTuple):
+  """The instructions of B requests, as a form is given them.
+
+  Attributes:
+    moments: of all instructions seen in training.
+    instruction: float [B, I] of each, from `pooled`.
+    given: bool [B], False where there is none.
+  """
+
+  moments: stats.Moments
+  instruction: jax.Array
+  given: jax.Array
+
+
+class Form(Protocol):
+  """What instructions do; a module will do."""
+
+  def init(
+    self,
+    key: jax.Array,
+    width: int,
+    shapes: hypernetwork.Shapes,
+    network: hypernetwork.HypernetworkConfig,
+    config: ConditionerConfig,
+    /,
+  ) -> Params:
+    """Parameters with no effect yet.
+
+    Args:
+      key: a PRNG key.
+      width: D of the model.
+      shapes: the editable matrices, in listed order.
+      network: the hypernetwork.
+      config: size of the code.
+    """
+
+  def apply(
+    self,
+    params: Params,
+    network: hypernetwork.Params,
+    shapes: hypernetwork.Shapes,
+    config: hypernetwork.HypernetworkConfig,
+    factors: Factors,
+    told: Told,
+    /,
+  ) -> tuple[Factors, jax.Array]:
+    """The hypernetwork, told something.
+
+    Args:
+      params: from `init`.
+      network: the hypernetwork's own.
+      shapes: the editable matrices, in listed order.
+      config: the hypernetwork.
+      factors: whitened rows [B, R, ...].
+      told: the requests' instructions.
+
+    Returns:
+      pseudo-activations and pseudo-deltas, and factors [B, M] on step sizes.
+    """
+
+
 def init(
-  key: jax.Array,
-  width: int,
-  matrices: int,
-  sides: Mapping[str, Mapping[str, int]],
-  depth: int,
-  config: ConditionerConfig,
+  key: jax.Array, width: int, matrices: int, config: ConditionerConfig
 ) -> Params:
-  """Parameters with no effect yet.
+  """Parameters of the code and of the step sizes, which do nothing yet.
 
   Args:
     key: a PRNG key.
     width: D of the model.
     matrices: M, number of editable matrices.
-    sides: network -> side -> its width, from `hypernetwork.widths`.
-    depth: layers of each network.
     config: size of the code.
   """
-
   inputs = size(width)
-
-  def zeros(outputs: int) -> jax.Array:
-    return jnp.zeros((config.code, outputs))
-
   return {
     "code": jax.random.normal(key, (inputs, config.code)) / inputs**0.5,
     "bias": jnp.zeros(config.code),
-    "rates": zeros(matrices),
-    "layers": {
-      network: {
-        side: [[zeros(size), zeros(size)] for _ in range(depth)]
-        for side, size in parts.items()
-      }
-      for network, parts in sides.items()
-    },
+    "rates": jnp.zeros((config.code, matrices)),
   }
 
 
-def apply(
-  params: Params,
-  moments: stats.Moments,
-  instruction_BI: jax.Array,
-  given_B: jax.Array,
-) -> tuple[hypernetwork.Modulation, jax.Array]:
-  """Changes of scales and shifts, and a factor on every learning rate.
-
-  Args:
-    params: from `init`.
-    moments: of the instructions seen in training.
-    instruction_BI: the instructions, from `pooled`.
-    given_B: bool; False hides the instruction.
-
-  Returns:
-    a modulation for `hypernetwork.apply`, and factors [B, M].
-  """
-  plain = stats.whiten(moments, instruction_BI, _FLOOR)
+def read(params: Params, told: Told) -> tuple[jax.Array, jax.Array]:
+  """The codes [B, C], zero where nothing is said, and factors on step sizes."""
+  plain = stats.whiten(told.moments, told.instruction, _FLOOR)
   code = jax.nn.gelu(plain @ params["code"] + params["bias"][None, :])
-  code = jnp.where(given_B[:, None], code, 0)
-  modulation = jax.tree.map(lambda table: code @ table, params["layers"])
-  return modulation, jnp.exp(code @ params["rates"])
+  code = jnp.where(told.given[:, None], code, 0)
+  return code, jnp.exp(code @ params["rates"])

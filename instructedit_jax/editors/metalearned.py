@@ -11,6 +11,8 @@ calls `init`, `look`, `fold` and `propose`, as of every method in `trainable`.
                      modulates the hypernetwork (`conditioner`)
   instructedit_views factors of both prompts side by side, and the same
                      modulation
+  instructedit_rows, factors of the bare prompt; the embedding acts otherwise
+  instructedit_experts  (`row_weights`, `experts`)
 
 KnowledgeEditor, "ke", shares their configuration and their factors and is in
 `ke`.
@@ -31,7 +33,14 @@ from instructedit_jax.editing.edits import LowRankEdit
 from instructedit_jax.editing.factors import Factors
 from instructedit_jax.editing.rows import Rows
 from instructedit_jax.editors import conditioner as conditioner_lib
-from instructedit_jax.editors import gating, hypernetwork, ridge
+from instructedit_jax.editors import (
+  experts,
+  gating,
+  hypernetwork,
+  modulation,
+  ridge,
+  row_weights,
+)
 from instructedit_jax.errors import UserError, require_least
 from instructedit_jax.models import decoder
 from instructedit_jax.models.config import DecoderConfig
@@ -42,13 +51,28 @@ KE = "ke"
 BARE, INSTRUCTED = "bare", "instructed"
 # Statistics of the instructions, beside those of the matrices' rows.
 SAID, _POOLED = "instruction", "pooled"
-# method -> (the prompts factors are taken of, is the network conditioned?)
-METHODS: dict[str, tuple[tuple[str, ...], bool]] = {
-  "mend": ((BARE,), False),
-  "instructedit_text": ((INSTRUCTED,), False),
-  "instructedit": ((BARE,), True),
-  "instructedit_views": ((BARE, INSTRUCTED), True),
-  KE: ((BARE,), False),
+
+
+class Method(NamedTuple):
+  """What tells one method from another.
+
+  Attributes:
+    views: the prompts factors are taken of.
+    form: what an instruction does to the network; None: nothing.
+  """
+
+  views: tuple[str, ...]
+  form: conditioner_lib.Form | None = None
+
+
+METHODS = {
+  "mend": Method((BARE,)),
+  "instructedit_text": Method((INSTRUCTED,)),
+  "instructedit": Method((BARE,), modulation),
+  "instructedit_views": Method((BARE, INSTRUCTED), modulation),
+  "instructedit_rows": Method((BARE,), row_weights),
+  "instructedit_experts": Method((BARE,), experts),
+  KE: Method((BARE,)),
 }
 ROWS = ("answer", "all")
 Params = dict[str, Any]
@@ -123,14 +147,14 @@ class EditorConfig:
   @property
   def conditioned(self) -> bool:
     """Whether the instruction acts on the hypernetwork."""
-    return METHODS[self.method][1]
+    return METHODS[self.method].form is not None
 
   def views(self, instruction: Instruction | None, prompt: str) -> list[str]:
     """The texts whose factors make the edit; `prompt` where nothing is said."""
     if instruction is None:
       return [prompt]
     texts = {BARE: prompt, INSTRUCTED: instruction.apply(prompt)}
-    return [texts[view] for view in METHODS[self.method][0]]
+    return [texts[view] for view in METHODS[self.method].views]
 
 
 def shapes(model: DecoderConfig) -> dict[str, tuple[int, int]]:
@@ -153,14 +177,10 @@ def init(
     # and would be compiled again for them.
     strength = jnp.log(config.ridge * jnp.ones(()))
     params["ridge"] = dict.fromkeys(matrices, strength)
-  if config.conditioned:
-    params["conditioner"] = conditioner_lib.init(
-      conditioner_key,
-      model.width,
-      len(matrices),
-      hypernetwork.widths(matrices, config.network),
-      config.network.depth,
-      config.conditioner,
+  form = METHODS[config.method].form
+  if form is not None:
+    params["conditioner"] = form.init(
+      conditioner_key, model.width, matrices, config.network, config.conditioner
     )
     empty = stats.empty(conditioner_lib.size(model.width))
     statistics = statistics | {SAID: {_POOLED: empty}}
@@ -291,23 +311,17 @@ def propose_round(
 ) -> LowRankEdit:
   """What one round adds: rows [B, R, ...] of factors to those of an edit."""
   rates = params["rates"].reshape(config.rounds, -1)[index][None, :]
-  modulation = None
-  if config.conditioned:
-    modulation, change = conditioner_lib.apply(
-      params["conditioner"],
-      statistics[SAID][_POOLED],
-      condition.instruction,
-      condition.given,
-    )
+  seen = hypernetwork.by_matrix(statistics, matrices, config.network)
+  white = hypernetwork.whiten(seen, config.network, factors)
+  common = (params["network"], matrices, config.network, white)
+  form = METHODS[config.method].form
+  if form is None:
+    pseudo = hypernetwork.transform(*common)
+  else:
+    said = (condition.instruction, condition.given)
+    told = conditioner_lib.Told(statistics[SAID][_POOLED], *said)
+    pseudo, change = form.apply(params["conditioner"], *common, told)
     rates = rates * change
-  pseudo = hypernetwork.apply(
-    params["network"],
-    statistics,
-    matrices,
-    config.network,
-    factors,
-    modulation=modulation,
-  )
   # Downhill: W' = W - rate * sum of x~ delta~^T (the published rule adds).
   step = -config.rate * rates
   keys = pseudo.x

@@ -1,0 +1,57 @@
+"""An instruction changes the hypernetwork's scales and shifts: `instructedit`.
+
+Feature-wise modulation (arXiv 1709.07871) of every layer.
+
+Axes: B requests, C code, M matrices.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from instructedit_jax.editing.factors import Factors
+from instructedit_jax.editors import conditioner, hypernetwork
+from instructedit_jax.editors.conditioner import (
+  ConditionerConfig,
+  Params,
+  Told,
+)
+
+
+def init(
+  key: jax.Array,
+  width: int,
+  shapes: hypernetwork.Shapes,
+  network: hypernetwork.HypernetworkConfig,
+  config: ConditionerConfig,
+) -> Params:
+  """See `conditioner.Form`."""
+
+  def zeros(outputs: int) -> jax.Array:
+    return jnp.zeros((config.code, outputs))
+
+  return conditioner.init(key, width, len(shapes), config) | {
+    "layers": {
+      name: {
+        side: [[zeros(size), zeros(size)] for _ in range(network.depth)]
+        for side, size in sides.items()
+      }
+      for name, sides in hypernetwork.widths(shapes, network).items()
+    },
+  }
+
+
+def apply(
+  params: Params,
+  network: hypernetwork.Params,
+  shapes: hypernetwork.Shapes,
+  config: hypernetwork.HypernetworkConfig,
+  factors: Factors,
+  told: Told,
+) -> tuple[Factors, jax.Array]:
+  """See `conditioner.Form`."""
+  code, rates = conditioner.read(params, told)
+  changes = jax.tree.map(lambda table: code @ table, params["layers"])
+  pseudo = hypernetwork.transform(
+    network, shapes, config, factors, modulation=changes
+  )
+  return pseudo, rates
