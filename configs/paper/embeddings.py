@@ -7,4 +7,6 @@ from configs.paper import common
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
   """Returns the experiment; `arg` is a model, see `common`."""
-  return common.base(arg)
+  config = common.base(arg)
+  config.encoder = ""  # folder of a sentence encoder to compare with
+  return config

@@ -5,7 +5,8 @@ python -m instructedit_jax.experiments.embeddings \
 
 Every description, alone and with every sentence of either scope behind it. A
 linear probe is fitted to those that editors are trained with and asked about
-the others: which task, which scope. No record and no editor is needed.
+the others: which task, which scope. No record and no editor is needed. With
+`--config.encoder=DIR` the same is asked of a frozen sentence encoder.
 
 Axes: N instructions, I coordinates.
 """
@@ -22,6 +23,7 @@ from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editors.conditioner import pooled
 from instructedit_jax.editors.trained import instruction_sequence
 from instructedit_jax.evaluation.chunks import write_json
+from instructedit_jax.experiments import sentence_encoder
 from instructedit_jax.experiments.setup import Setup, require_pools, start
 from instructedit_jax.experiments.writing import jsonable, table
 from instructedit_jax.files import atomic_write
@@ -74,13 +76,11 @@ def run(setup: Setup) -> None:
   said = instructions([setup.pools[task] for task in setup.tasks])
   sequences = [instruction_sequence(model, each.instruction) for each in said]
   states = [state.hidden for state in PrefixCache(model)(sequences)]
-  plain = _of(states, lambda hidden: hidden.mean(0))
-  ours = _of(states, pooled)
-  found = {
-    "mean of all states": shown(plain, said),
-    "pooled": shown(ours, said),
-    "pooled, whitened": shown(_whitened(ours, said), said),
-  }
+  found = _kinds("", states, said)
+  if setup.config.get("encoder"):
+    texts = [each.instruction.prefix().rstrip() for each in said]
+    others = sentence_encoder.states(setup.config.encoder, texts)
+    found |= _kinds("sentence encoder: ", others, said)
   parts = [
     f"# What an instruction's embedding shows, {setup.config.model}",
     table(
@@ -106,6 +106,19 @@ def run(setup: Setup) -> None:
     "scopes_sha256": digest(scopes.SENTENCES),
   }
   write_json(setup.out / "protocol.json", stamp)
+
+
+def _kinds(
+  of: str, states: Sequence[np.ndarray], said: Sequence[Said]
+) -> dict[str, Shown]:
+  """Every way to make one vector of tokens' states."""
+  plain = _of(states, lambda hidden: hidden.mean(0))
+  ours = _of(states, pooled)
+  return {
+    f"{of}mean of all states": shown(plain, said),
+    f"{of}pooled": shown(ours, said),
+    f"{of}pooled, whitened": shown(_whitened(ours, said), said),
+  }
 
 
 def instructions(pools: Sequence[InstructionPool]) -> list[Said]:
