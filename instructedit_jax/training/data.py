@@ -15,7 +15,7 @@ from instructedit_jax.editors.trained import instruction_sequence
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.language_model import LanguageModel
 from instructedit_jax.tasks import instructions, scopes
-from instructedit_jax.training.rotation import Rotating
+from instructedit_jax.tasks.mixture import Mixture
 from instructedit_jax.tasks.record import Record
 from instructedit_jax.tasks.set_aside import hold_out
 from instructedit_jax.tasks.splits import load_split
@@ -66,7 +66,7 @@ class Episodes:
         f" out over all tasks, config.batch_size = {config.batch_size} needs as"
         " many; raise the one or lower the other"
       )
-    self.mixture = Rotating(train, config.weights, config.seed)
+    self.mixture = Mixture(train, config.weights, config.seed)
     everyone = [r for rs in train.values() for r in rs]
     make = EpisodeMaker(
       config.episode, config.editor, self._score, everyone, self._pools

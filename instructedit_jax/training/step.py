@@ -139,39 +139,17 @@ def make_train_step(
     decode = nnx.merge(graph, weights)
     # Not for the factors: their probes look into the blocks.
     asked = remat_lib.rematerialised(decode, remat)
-    half = len(batch.instructed) // 2
-    first = jax.tree.map(lambda x: x[:half], batch)
-    held = jax.tree.map(lambda x: x[half:], batch)
+    seen, nll_B = method.look(decode, batch.edit, editor)
+    told = _told(batch)
+    statistics = method.fold(state.statistics, editor, model, seen, told)
 
-    def look(part: Batch, statistics: Any) -> Any:
-      seen, nll_B = method.look(decode, part.edit, editor)
-      told = _told(part)
-      return (
-        seen,
-        told,
-        nll_B,
-        method.fold(statistics, editor, model, seen, told),
+    def objective(params: Params) -> tuple[jax.Array, Metrics]:
+      edit = method.propose(
+        params, statistics, editor, decode, batch.edit, seen, told
       )
+      return outer_loss(asked, edit, batch, loss)
 
-    seen_a, told_a, nll_a, statistics = look(first, state.statistics)
-    seen_b, told_b, nll_b, statistics = look(held, statistics)
-    nll_B = jnp.concatenate([nll_a, nll_b])
-
-    def gradient_of(params: Params, part: Batch, seen: Any, told: Any) -> Any:
-      def objective(params: Params) -> tuple[jax.Array, Metrics]:
-        edit = method.propose(
-          params, statistics, editor, decode, part.edit, seen, told
-        )
-        return outer_loss(asked, edit, part, loss)
-
-      return jax.grad(objective, has_aux=True)(params)
-
-    g_a, m_a = gradient_of(state.params, first, seen_a, told_a)
-    ahead, _ = rule.update(g_a, state.optimizer, state.params)
-    ahead = optax.apply_updates(state.params, ahead)
-    g_b, m_b = gradient_of(ahead, held, seen_b, told_b)
-    gradient = jax.tree.map(lambda a, b: (a + b) / 2, g_a, g_b)
-    metrics = jax.tree.map(lambda a, b: (a + b) / 2, m_a, m_b)
+    gradient, metrics = jax.grad(objective, has_aux=True)(state.params)
     norm = optax.tree.norm(gradient)
     updates, memory = rule.update(gradient, state.optimizer, state.params)
     new = TrainState(
