@@ -14,7 +14,7 @@ from instructedit_jax.editors import (
   modulation,
   row_weights,
 )
-from instructedit_jax.editors.conditioner import ConditionerConfig, Told
+from instructedit_jax.editors.conditioner import ConditionerConfig
 
 WIDTH = 8
 SHAPES = {"a": (6, 4), "b": (6, 4), "c": (4, 6)}
@@ -35,8 +35,10 @@ def _case(form, moved):
   """
   rng = np.random.default_rng(0)
   network, _ = hypernetwork.init(jax.random.key(1), SHAPES, NETWORK)
-  params = form.init(
-    jax.random.key(0), WIDTH, SHAPES, NETWORK, ConditionerConfig(code=5)
+  config = ConditionerConfig(code=5)
+  key = jax.random.key(0)
+  params = conditioner.init(key, WIDTH, len(SHAPES), config) | form.init(
+    key, SHAPES, NETWORK, config
   )
   if moved:
     params, network = jax.tree.map(
@@ -56,16 +58,15 @@ def _case(form, moved):
   moments = stats.fold(
     stats.empty(conditioner.size(WIDTH)), said, np.ones(3, bool)
   )
-  return (
-    params,
-    network,
-    factors,
-    Told(moments, said, np.array([0, 1, 1], bool)),
-  )
+  told = (moments, said, np.array([0, 1, 1], bool))
+  return params, network, factors, told
 
 
 def _apply(form, params, network, factors, told):
-  return form.apply(params, network, SHAPES, NETWORK, factors, told)
+  """The pseudo-factors and the change of step sizes."""
+  code, rates = conditioner.read(params, *told)
+  pseudo = form.apply(params, network, SHAPES, NETWORK, factors, code, told[-1])
+  return pseudo, rates
 
 
 @FORMS
@@ -117,7 +118,7 @@ def test_row_weights_by_hand():
   params, network, factors, told = _case(row_weights, moved=True)
   pseudo, _ = _apply(row_weights, params, network, factors, told)
   plain = hypernetwork.transform(network, SHAPES, NETWORK, factors)
-  code = np.asarray(conditioner.read(params, told)[0], np.float64)
+  code = np.asarray(conditioner.read(params, *told)[0], np.float64)
   for name in SHAPES:
     rows = np.concatenate([factors.x[name], factors.delta[name]], -1)
     feature = np.tanh(rows.astype(np.float64) @ params["features"][name])
@@ -137,7 +138,7 @@ def test_experts_by_hand():
   """One call of the hypernetwork an expert, summed up by their shares."""
   params, network, factors, told = _case(experts, moved=True)
   pseudo, _ = _apply(experts, params, network, factors, told)
-  code = np.asarray(conditioner.read(params, told)[0], np.float64)
+  code = np.asarray(conditioner.read(params, *told)[0], np.float64)
   logits = code @ np.asarray(params["shares"], np.float64)
   share = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
   share[0] = 0

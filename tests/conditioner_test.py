@@ -83,8 +83,7 @@ def _change(said):
   given = np.ones(len(said), bool)
   moments = stats.empty(conditioner.size(WIDTH))
   moments = stats.fold(moments, said, given)
-  told = conditioner.Told(moments, said, given)
-  return np.log(conditioner.read(_params(), told)[1])
+  return np.log(conditioner.read(_params(), moments, said, given)[1])
 
 
 def test_instructions_are_told_apart():
@@ -108,8 +107,8 @@ def test_one_instruction_alone_is_no_noise():
 def test_without_an_instruction_nothing_is_read():
   said = np.random.default_rng(5).normal(size=(2, 2 * WIDTH))
   moments = stats.fold(stats.empty(2 * WIDTH), said, np.ones(2, bool))
-  told = conditioner.Told(moments, said, np.array([False, True]))
-  code, change = conditioner.read(_params(), told)
+  given = np.array([False, True])
+  code, change = conditioner.read(_params(), moments, said, given)
   np.testing.assert_array_equal(change[0], 1)
   np.testing.assert_array_equal(code[0], 0)
   assert np.any(code[1])

@@ -75,9 +75,9 @@ def make(config=CONFIG, seed: int = 0, dtype=jnp.float32):
 
 
 def run(params, statistics, factors, config=CONFIG, modulation=None):
-  return hn.apply(
-    params, statistics, SHAPES, config, factors, modulation=modulation
-  )
+  seen = hn.by_matrix(statistics, SHAPES, config)
+  white = hn.whiten(seen, config, factors)
+  return hn.transform(params, SHAPES, config, white, modulation=modulation)
 
 
 def close(a, b, atol=2e-5):

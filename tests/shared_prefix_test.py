@@ -74,9 +74,7 @@ def _instructed(model) -> list[Scored]:
     for text in texts
     for target in ("Jane", "Jo", "nobody at all")
   ]
-  return asked + [
-    unscored(model.text, task.prefix().rstrip()) for task in tasks
-  ]
+  return asked + [unscored(model.text, task.alone()) for task in tasks]
 
 
 @pytest.mark.parametrize("preset", ["tiny-llama", "tiny-gpt2"])

@@ -16,7 +16,7 @@ M matrices.
 """
 
 import dataclasses
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -89,37 +89,21 @@ def pooled(hidden: np.ndarray) -> np.ndarray:
   return np.concatenate([unit.mean(0), unit[-_LAST:].mean(0)])
 
 
-class Told(NamedTuple):
-  """The instructions of B requests, as a form is given them.
-
-  Attributes:
-    moments: of all instructions seen in training.
-    instruction: float [B, I] of each, from `pooled`.
-    given: bool [B], False where there is none.
-  """
-
-  moments: stats.Moments
-  instruction: jax.Array
-  given: jax.Array
-
-
 class Form(Protocol):
-  """What instructions do; a module will do."""
+  """What instructions do to a hypernetwork; a module will do."""
 
   def init(
     self,
     key: jax.Array,
-    width: int,
     shapes: hypernetwork.Shapes,
     network: hypernetwork.HypernetworkConfig,
     config: ConditionerConfig,
     /,
   ) -> Params:
-    """Parameters with no effect yet.
+    """Parameters with no effect yet, beside those of the code.
 
     Args:
       key: a PRNG key.
-      width: D of the model.
       shapes: the editable matrices, in listed order.
       network: the hypernetwork.
       config: size of the code.
@@ -132,21 +116,20 @@ class Form(Protocol):
     shapes: hypernetwork.Shapes,
     config: hypernetwork.HypernetworkConfig,
     factors: Factors,
-    told: Told,
+    code: jax.Array,
+    given: jax.Array,
     /,
-  ) -> tuple[Factors, jax.Array]:
-    """The hypernetwork, told something.
+  ) -> Factors:
+    """Pseudo-activations and pseudo-deltas of who is told something.
 
     Args:
-      params: from `init`.
+      params: those of `init`, maybe among others.
       network: the hypernetwork's own.
       shapes: the editable matrices, in listed order.
       config: the hypernetwork.
       factors: whitened rows [B, R, ...].
-      told: the requests' instructions.
-
-    Returns:
-      pseudo-activations and pseudo-deltas, and factors [B, M] on step sizes.
+      code: float [B, C], zero where nothing is said.
+      given: bool [B], False where nothing is said.
     """
 
 
@@ -169,9 +152,25 @@ def init(
   }
 
 
-def read(params: Params, told: Told) -> tuple[jax.Array, jax.Array]:
-  """The codes [B, C], zero where nothing is said, and factors on step sizes."""
-  plain = stats.whiten(told.moments, told.instruction, _FLOOR)
+def read(
+  params: Params,
+  moments: stats.Moments,
+  instruction: jax.Array,
+  given: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """What instructions come to.
+
+  Args:
+    params: from `init`.
+    moments: of all instructions seen in training.
+    instruction: float [B, I] of each request, from `pooled`.
+    given: bool [B], False where there is none.
+
+  Returns:
+    the codes [B, C], zero where nothing is said, and factors [B, M] on step
+    sizes, one there.
+  """
+  plain = stats.whiten(moments, instruction, _FLOOR)
   code = jax.nn.gelu(plain @ params["code"] + params["bias"][None, :])
-  code = jnp.where(told.given[:, None], code, 0)
+  code = jnp.where(given[:, None], code, 0)
   return code, jnp.exp(code @ params["rates"])

@@ -13,12 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from instructedit_jax.editing.factors import Factors
-from instructedit_jax.editors import conditioner, hypernetwork
-from instructedit_jax.editors.conditioner import (
-  ConditionerConfig,
-  Params,
-  Told,
-)
+from instructedit_jax.editors import hypernetwork
+from instructedit_jax.editors.conditioner import ConditionerConfig, Params
 from instructedit_jax.editors.hypernetwork import HypernetworkConfig
 
 EXPERTS = 4
@@ -26,7 +22,6 @@ EXPERTS = 4
 
 def init(
   key: jax.Array,
-  width: int,
   shapes: hypernetwork.Shapes,
   network: HypernetworkConfig,
   config: ConditionerConfig,
@@ -34,7 +29,7 @@ def init(
   """See `conditioner.Form`."""
   keys = [jax.random.fold_in(key, i + 1) for i in range(EXPERTS)]
   small = _small(network)
-  return conditioner.init(key, width, len(shapes), config) | {
+  return {
     "experts": [hypernetwork.init(k, shapes, small)[0] for k in keys],
     "shares": jnp.zeros((config.code, EXPERTS)),
   }
@@ -46,21 +41,22 @@ def apply(
   shapes: hypernetwork.Shapes,
   config: HypernetworkConfig,
   factors: Factors,
-  told: Told,
-) -> tuple[Factors, jax.Array]:
+  code: jax.Array,
+  given: jax.Array,
+) -> Factors:
   """See `conditioner.Form`."""
-  code, rates = conditioner.read(params, told)
+  small = _small(config)
   share_BE = jax.nn.softmax(code @ params["shares"])
-  share_BE = jnp.where(told.given[:, None], share_BE, 0)
+  share_BE = jnp.where(given[:, None], share_BE, 0)
   pseudo = hypernetwork.transform(network, shapes, config, factors)
   x, delta = dict(pseudo.x), dict(pseudo.delta)
   for i, expert in enumerate(params["experts"]):
-    said = hypernetwork.transform(expert, shapes, _small(config), factors)
+    said = hypernetwork.transform(expert, shapes, small, factors)
     share = share_BE[:, i, None, None]
     for name in shapes:
       x[name] += share * (said.x[name] - factors.x[name])
       delta[name] += share * (said.delta[name] - factors.delta[name])
-  return Factors(x, delta, pseudo.mask), rates
+  return Factors(x, delta, pseudo.mask)
 
 
 def _small(network: HypernetworkConfig) -> HypernetworkConfig:

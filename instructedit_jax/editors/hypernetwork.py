@@ -209,35 +209,6 @@ def by_matrix(
   }
 
 
-def apply(
-  params: Params,
-  statistics: Statistics,
-  shapes: Shapes,
-  config: HypernetworkConfig,
-  factors: Factors,
-  *,
-  modulation: Modulation | None = None,
-) -> Factors:
-  """Pseudo-activations x~ and pseudo-deltas delta~ of every matrix.
-
-  Args:
-    params, statistics: from `init`, or trained.
-    shapes: the editable matrices, in listed order.
-    config: the form of the network.
-    factors: x [..., R, n], delta [..., R, m] and mask [..., R]; the leading
-      axes of matrices that share a network must agree, R may differ.
-    modulation: changes added to `scale` and `shift` of every layer, one vector
-      a request; networks and sides left out are not changed.
-
-  Returns:
-    Factors of the same shapes, float32 or better; masked rows are zero.
-  """
-  seen = by_matrix(statistics, shapes, config)
-  return transform(
-    params, shapes, config, whiten(seen, config, factors), modulation=modulation
-  )
-
-
 def whiten(
   seen: Statistics, config: HypernetworkConfig, factors: Factors
 ) -> Factors:
@@ -271,7 +242,20 @@ def transform(
   *,
   modulation: Modulation | None = None,
 ) -> Factors:
-  """The network itself, on factors already whitened; see `apply`."""
+  """Pseudo-activations x~ and pseudo-deltas delta~ of every matrix.
+
+  Args:
+    params: from `init`, or trained.
+    shapes: the editable matrices, in listed order.
+    config: the form of the network.
+    factors: from `whiten`: x [..., R, n], delta [..., R, m], mask [..., R]; the
+      leading axes of matrices that share a network must agree, R may differ.
+    modulation: changes added to `scale` and `shift` of every layer, one vector
+      a request; networks and sides left out are not changed.
+
+  Returns:
+    Factors of the same shapes; masked rows are zero.
+  """
   x, delta = dict(factors.x), dict(factors.delta)
   residual = config.init == "identity"
   for network, names in members(shapes, config).items():

@@ -8,11 +8,12 @@ calls `init`, `look`, `fold` and `propose`, as of every method in `trainable`.
   instructedit_text  factors of the prompt with the instruction in front, as
                      published (arXiv 2402.16123)
   instructedit       factors of the bare prompt; the instruction's embedding
-                     modulates the hypernetwork (`conditioner`)
+                     modulates the hypernetwork (`modulation`)
   instructedit_views factors of both prompts side by side, and the same
                      modulation
-  instructedit_rows, factors of the bare prompt; the embedding acts otherwise
-  instructedit_experts  (`row_weights`, `experts`)
+  instructedit_rows  factors of the bare prompt; the embedding weighs their
+                     rows (`row_weights`)
+  instructedit_experts  the same; the embedding calls in experts (`experts`)
 
 KnowledgeEditor, "ke", shares their configuration and their factors and is in
 `ke`.
@@ -179,9 +180,9 @@ def init(
     params["ridge"] = dict.fromkeys(matrices, strength)
   form = METHODS[config.method].form
   if form is not None:
-    params["conditioner"] = form.init(
-      conditioner_key, model.width, matrices, config.network, config.conditioner
-    )
+    params["conditioner"] = conditioner_lib.init(
+      conditioner_key, model.width, len(matrices), config.conditioner
+    ) | form.init(conditioner_key, matrices, config.network, config.conditioner)
     empty = stats.empty(conditioner_lib.size(model.width))
     statistics = statistics | {SAID: {_POOLED: empty}}
   return params, statistics
@@ -318,9 +319,11 @@ def propose_round(
   if form is None:
     pseudo = hypernetwork.transform(*common)
   else:
-    said = (condition.instruction, condition.given)
-    told = conditioner_lib.Told(statistics[SAID][_POOLED], *said)
-    pseudo, change = form.apply(params["conditioner"], *common, told)
+    told, given = params["conditioner"], condition.given
+    code, change = conditioner_lib.read(
+      told, statistics[SAID][_POOLED], condition.instruction, given
+    )
+    pseudo = form.apply(told, *common, code, given)
     rates = rates * change
   # Downhill: W' = W - rate * sum of x~ delta~^T (the published rule adds).
   step = -config.rate * rates

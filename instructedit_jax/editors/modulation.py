@@ -9,27 +9,23 @@ import jax
 import jax.numpy as jnp
 
 from instructedit_jax.editing.factors import Factors
-from instructedit_jax.editors import conditioner, hypernetwork
-from instructedit_jax.editors.conditioner import (
-  ConditionerConfig,
-  Params,
-  Told,
-)
+from instructedit_jax.editors import hypernetwork
+from instructedit_jax.editors.conditioner import ConditionerConfig, Params
 
 
 def init(
   key: jax.Array,
-  width: int,
   shapes: hypernetwork.Shapes,
   network: hypernetwork.HypernetworkConfig,
   config: ConditionerConfig,
 ) -> Params:
   """See `conditioner.Form`."""
+  del key
 
   def zeros(outputs: int) -> jax.Array:
     return jnp.zeros((config.code, outputs))
 
-  return conditioner.init(key, width, len(shapes), config) | {
+  return {
     "layers": {
       name: {
         side: [[zeros(size), zeros(size)] for _ in range(network.depth)]
@@ -46,12 +42,12 @@ def apply(
   shapes: hypernetwork.Shapes,
   config: hypernetwork.HypernetworkConfig,
   factors: Factors,
-  told: Told,
-) -> tuple[Factors, jax.Array]:
+  code: jax.Array,
+  given: jax.Array,
+) -> Factors:
   """See `conditioner.Form`."""
-  code, rates = conditioner.read(params, told)
+  del given  # whose code is zero anyhow
   changes = jax.tree.map(lambda table: code @ table, params["layers"])
-  pseudo = hypernetwork.transform(
+  return hypernetwork.transform(
     network, shapes, config, factors, modulation=changes
   )
-  return pseudo, rates

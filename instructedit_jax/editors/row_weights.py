@@ -11,17 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from instructedit_jax.editing.factors import Factors
-from instructedit_jax.editors import conditioner, hypernetwork
-from instructedit_jax.editors.conditioner import (
-  ConditionerConfig,
-  Params,
-  Told,
-)
+from instructedit_jax.editors import hypernetwork
+from instructedit_jax.editors.conditioner import ConditionerConfig, Params
 
 
 def init(
   key: jax.Array,
-  width: int,
   shapes: hypernetwork.Shapes,
   network: hypernetwork.HypernetworkConfig,
   config: ConditionerConfig,
@@ -34,7 +29,7 @@ def init(
       jax.random.fold_in(key, i + 1), (n + m, config.code)
     )
     features[name] = drawn / (n + m) ** 0.5
-  return conditioner.init(key, width, len(shapes), config) | {
+  return {
     "features": features,
     "asked": dict.fromkeys(shapes, jnp.zeros((config.code, config.code))),
   }
@@ -46,17 +41,18 @@ def apply(
   shapes: hypernetwork.Shapes,
   config: hypernetwork.HypernetworkConfig,
   factors: Factors,
-  told: Told,
-) -> tuple[Factors, jax.Array]:
+  code: jax.Array,
+  given: jax.Array,
+) -> Factors:
   """See `conditioner.Form`."""
-  code, rates = conditioner.read(params, told)
+  del given  # whose code is zero anyhow
   pseudo = hypernetwork.transform(network, shapes, config, factors)
   delta = {
     name: pseudo.delta[name]
     * _weights(params, name, code, factors.x[name], factors.delta[name])
     for name in shapes
   }
-  return pseudo._replace(delta=delta), rates
+  return pseudo._replace(delta=delta)
 
 
 def _weights(

@@ -189,7 +189,7 @@ def instruction_sequence(
   model: LanguageModel, instruction: Instruction
 ) -> Scored:
   """The tokens whose prefix states stand for an instruction."""
-  return unscored(model.text, instruction.prefix().rstrip())
+  return unscored(model.text, instruction.alone())
 
 
 def load_editor(directory: str | os.PathLike[str]) -> TrainedEditor:

@@ -77,8 +77,8 @@ def run(setup: Setup) -> None:
   sequences = [instruction_sequence(model, each.instruction) for each in said]
   states = [state.hidden for state in PrefixCache(model)(sequences)]
   found = _kinds("", states, said)
-  if setup.config.get("encoder"):
-    texts = [each.instruction.prefix().rstrip() for each in said]
+  if setup.config.encoder:
+    texts = [each.instruction.alone() for each in said]
     others = sentence_encoder.states(setup.config.encoder, texts)
     found |= _kinds("sentence encoder: ", others, said)
   parts = [

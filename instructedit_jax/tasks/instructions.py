@@ -50,6 +50,10 @@ class Instruction:
     """The text before the prompt; ends with "Input: "."""
     return self.apply("")
 
+  def alone(self) -> str:
+    """The text that stands for it where there is no prompt."""
+    return self.prefix().rstrip()
+
   def apply(self, prompt: str) -> str:
     """The instructed prompt."""
     return TEMPLATE.format(
