@@ -27,6 +27,8 @@ COLOURS = (
   "#56B4E9",
   "#F0E442",
 )
+# Of bars once the colours have all been used.
+_HATCHES = ("", "///", "...", "xxx")
 # Name in metrics.jsonl after "train/" or "validation/", and what it says.
 CURVES = {
   "edit_loss": "edit loss (nats per token)",
@@ -240,6 +242,9 @@ def _bar_panel(
       heights,
       0.9 * width,
       color=COLOURS[e % len(COLOURS)],
+      hatch=_HATCHES[e // len(COLOURS) % len(_HATCHES)],
+      edgecolor="white",
+      linewidth=0,
       label=editor,
       yerr=(below, above),
       error_kw={"elinewidth": 1.0, "capsize": 2.0, "ecolor": "#333333"},

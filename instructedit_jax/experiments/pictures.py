@@ -1,4 +1,4 @@
-"""Pictures that only experiments need: points, lines, boxes."""
+"""Pictures that only experiments need: points, lines, boxes, triangles."""
 
 import math
 import os
@@ -132,6 +132,58 @@ def boxes(
     axes.tick_params(axis="x", labelrotation=30)
 
   _grid(panels, draw, out_png, title, size=(3.2, 2.9))
+
+
+def triangles(
+  panels: Mapping[str, tuple[np.ndarray, Sequence[float]]],
+  corners: Sequence[str],
+  out_png: str | os.PathLike[str],
+  title: str,
+) -> None:
+  """One panel of values over mixtures of three a title.
+
+  A mixture of one alone is at its corner; colours go from a panel's lowest
+  value to its highest.
+
+  Args:
+    panels: title -> shares [E, 3], each row of sum one, and values [E].
+    corners: names of the three, left, right and top.
+    out_png: file to write, whole or not at all.
+    title: above the panels.
+  """
+  places = np.array([[0, 0], [1, 0], [0.5, 0.75**0.5]])
+
+  def draw(axes: Axes, content: tuple[np.ndarray, Sequence[float]]) -> None:
+    shares, values = content
+    x, y = (shares @ places).T
+    axes.plot(*places[[0, 1, 2, 0]].T, color="#999999", linewidth=0.8, zorder=1)
+    axes.scatter(x, y, s=70, c=values, cmap="viridis", clip_on=False, zorder=2)
+    for at, value in zip(zip(x, y, strict=True), values, strict=True):
+      axes.annotate(
+        f"{value:.1f}",
+        at,
+        xytext=(0, 8),
+        textcoords="offset points",
+        ha="center",
+        fontsize=8,
+      )
+    below = ((0, -14), (0, -14), (0, 20))
+    for place, name, offset in zip(places, corners, below, strict=True):
+      axes.annotate(
+        name,
+        place,
+        xytext=offset,
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        color="#555555",
+      )
+    axes.set_aspect("equal")
+    axes.set_xlim(-0.15, 1.15)
+    axes.set_ylim(-0.15, 1.1)
+    axes.axis("off")
+
+  _grid(panels, draw, out_png, title, size=(2.9, 2.7))
 
 
 def _grid(panels, draw, out_png, title: str, size: tuple[float, float]) -> None:

@@ -17,16 +17,14 @@ Each editor of the configuration is trained unless it is there already.
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from absl import logging
 
 from instructedit_jax import figures
 from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation.scores import EDIT_SUCCESS
-from instructedit_jax.experiments import norms, pictures
+from instructedit_jax.experiments import mixtures, norms, pictures
 from instructedit_jax.experiments.entrants import Entrant, entrants
 from instructedit_jax.experiments.measuring import Measuring, Way
-from instructedit_jax.experiments.proportions import Recommendation, recommend
 from instructedit_jax.experiments.setup import Setup, start
 from instructedit_jax.experiments.table3 import (
   COLUMNS,
@@ -35,15 +33,9 @@ from instructedit_jax.experiments.table3 import (
   difference_table,
 )
 from instructedit_jax.experiments.writing import cell, table, write
-from instructedit_jax.reports.aggregate import (
-  ALL_TASKS,
-  HARMONIC,
-  Number,
-  numbers,
-)
+from instructedit_jax.reports.aggregate import Number, numbers
 
 NAME = "sweep"
-_HALF_WIDTH = 1.96  # deviations from the middle to the end of an interval
 
 
 def run(setup: Setup) -> None:
@@ -68,8 +60,11 @@ def run(setup: Setup) -> None:
   extra: dict[str, Any] = {}
   if setup.config.proportions:
     try:
-      extra["recommendations"] = recommendations(setup, values)
-      sections["Recommended mixture"] = _recommended(setup, extra)
+      tasks, tried = mixtures.tried(setup, values)
+      best = mixtures.recommendations(tried)
+      extra["recommendations"] = best
+      sections["Recommended mixture"] = mixtures.text(tasks, tried, best)
+      mixtures.draw(tasks, tried, setup.out / "figure-mixtures.png")
     except UserError as error:  # numbers there are, without a fit
       failed["recommended mixture"] = str(error)
   if setup.config.norms:
@@ -153,62 +148,6 @@ def draw(setup: Setup, values: Sequence[Number], query: str) -> None:
     setup.config.title,
     setup.config.axis_label,
   )
-
-
-def recommendations(
-  setup: Setup, values: Sequence[Number]
-) -> dict[str, Recommendation]:
-  """The best shares for every test task and for their mean.
-
-  Raises:
-    UserError: too few mixtures were evaluated.
-  """
-  recipes = setup.config.editors
-  tasks = _training_tasks(setup)
-  found = {}
-  for goal in (*setup.tasks, ALL_TASKS):
-    mine = [
-      n
-      for n in values
-      if n.metric == HARMONIC
-      and n.query == setup.config.queries[0]
-      and n.task == goal
-      and n.editor in recipes
-    ]
-    if not mine:
-      continue
-    weights = np.array(
-      [[recipes[n.editor].tasks.get(t, 0.0) for t in tasks] for n in mine]
-    )
-    shares = weights / weights.sum(1, keepdims=True)
-    deviations = [(n.high - n.low) / 2 / _HALF_WIDTH for n in mine]
-    found[goal] = recommend(shares, [n.value for n in mine], deviations)
-  if not found:
-    raise UserError("no mixture has a harmonic mean: there is nothing to fit")
-  return found
-
-
-def _training_tasks(setup: Setup) -> list[str]:
-  recipes = setup.config.editors.values()
-  return list(dict.fromkeys(task for r in recipes for task in r.tasks))
-
-
-def _recommended(setup: Setup, extra: dict[str, Any]) -> str:
-  tasks = _training_tasks(setup)
-  lines = []
-  for goal, each in extra["recommendations"].items():
-    shares = [
-      f"{100 * s:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
-      for s, low, high in zip(each.shares, each.low, each.high, strict=True)
-    ]
-    fit = f"{each.value:.1f}; {each.error:.2f} against {each.spread:.2f}"
-    lines.append((goal, [*shares, fit]))
-  heads = [*tasks, "expected; error of the fit against spread of runs"]
-  note = (
-    "Quadratic mixture model of the harmonic mean; shares within those that"
-    " were tried, in steps of 5 %.\n\n"
-  )
-  return note + table("best for", heads, lines)
 
 
 def _trained_on(found: Sequence[Entrant]) -> str:
