@@ -1,7 +1,9 @@
 """What a run leaves behind, whenever it ends."""
 
 import dataclasses
+import gc
 import json
+import weakref
 
 import pytest
 
@@ -11,6 +13,7 @@ from instructedit_jax.errors import Stopped, UserError
 from instructedit_jax.metric_writer import read_metrics
 from instructedit_jax.parallel.processes import StopRequest
 from instructedit_jax.training import loop
+from instructedit_jax.training.data import Episodes
 from instructedit_jax.training.workdir import claim
 from tests import tiny_run
 
@@ -84,3 +87,19 @@ def test_a_run_stopped_before_any_validation(tmp_path, monkeypatch):
   # Told that this was all: the editor is there, its loss is not known.
   loop.train(dataclasses.replace(config, steps=2), tmp_path, model)
   assert load_editor(tmp_path).details["validation_loss"] is None
+
+
+@pytest.mark.slow
+def test_a_finished_run_leaves_nothing_in_memory(tmp_path, monkeypatch):
+  """A process trains many: each has a model and gigabytes of states."""
+  made = []
+
+  def keep(self, model, config, records):
+    init(self, model, config, records)
+    made.extend(map(weakref.ref, (self, model, self.cache)))
+
+  init = Episodes.__init__
+  monkeypatch.setattr(Episodes, "__init__", keep)
+  loop.train(tiny_run.config(), tmp_path)
+  gc.collect()
+  assert [ref() for ref in made] == [None] * 3

@@ -21,7 +21,7 @@ from instructedit_jax.tasks.set_aside import hold_out
 from instructedit_jax.tasks.splits import load_split
 from instructedit_jax.training.batches import Batch, Batcher, fitting
 from instructedit_jax.training.config import TrainConfig
-from instructedit_jax.training.episodes import Episode, EpisodeMaker
+from instructedit_jax.training.episodes import Episode, EpisodeMaker, Score
 from instructedit_jax.training.scoped import ScopedMaker
 
 # New prefix states are computed for this many steps at once: a large batch.
@@ -52,6 +52,7 @@ class Episodes:
     records: dict[str, list[Record]],
   ):
     self._model, self._config = model, config
+    self._score = _remembering_score(model)
     self._pools = _pools(config, records)
     usable = {task: self._usable(task, rs) for task, rs in records.items()}
     split = {
@@ -187,11 +188,6 @@ class Episodes:
     ]
     return episodes, told
 
-  @functools.lru_cache(1 << 18)  # noqa: B019 - lives as long as the run
-  def _score(self, prompt: str, target: str, limit: int) -> Scored:
-    context = self._model.config.context
-    return score(self._model.text, prompt, target, context=context, limit=limit)
-
   def _usable(self, task: str, records: Sequence[Record]) -> list[Record]:
     """Leaves out, and names, records whose edit is too long for a row."""
     limit, shape = self._config.episode.target_tokens, self._config.shape
@@ -250,6 +246,21 @@ class Episodes:
 
   def _size(self, text: str) -> int:
     return len(self._model.text.encode(f" {text}"))
+
+
+def _remembering_score(model: LanguageModel) -> Score:
+  """`score` by a model's tokenizer; most texts are asked for many times.
+
+  What it remembers must go with the run: a cache on a method would keep the
+  model and all prefix states of every run of a process.
+  """
+  text, context = model.text, model.config.context
+
+  @functools.lru_cache(1 << 18)
+  def remembering(prompt: str, target: str, limit: int) -> Scored:
+    return score(text, prompt, target, context=context, limit=limit)
+
+  return remembering
 
 
 def _pools(config: TrainConfig, tasks: Iterable[str]) -> instructions.Pools:
