@@ -24,8 +24,9 @@ METHODS = {
   "instructedit_experts": (40, 20),
   "ke": (40, 20),
 }
+SMALL = "smollm2-135m"
 MODELS = {
-  "smollm2-135m": "smollm2-135m",
+  SMALL: SMALL,
   "gpt2-xl": "hf:openai-community/gpt2-xl",
   "llama-2-7b": "hf:meta-llama/Llama-2-7b-hf",
   "llama-2-13b": "hf:meta-llama/Llama-2-13b-hf",
@@ -48,6 +49,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         config.optimizer.learning_rate = 3e-3
     elif word in MODELS:
       config.model = MODELS[word]
+      if word != SMALL:
+        # Careful: more coordinates add up in a step, and none of these has
+        # been trained here.
+        config.editor.rate = 4e-4
     else:
       known = ", ".join((*METHODS, *MODELS))
       raise ValueError(f"{word!r} is none of {known}")

@@ -101,7 +101,8 @@ class EditorConfig:
     method: one of METHODS.
     network: the hypernetwork.
     conditioner: how an instruction acts, where the method is conditioned.
-    rate: first step size of every matrix; the update descends by it.
+    rate: first step size of every matrix; the update descends by it. Training
+      changes it a few times over, and slowly.
     answer_tokens: an edit uses at most this many tokens of its target.
     rows: whose factors make the edit: "answer" takes the tokens that predict
       the target; "all", as published, every token with an input and a gradient,
@@ -125,7 +126,7 @@ class EditorConfig:
   conditioner: conditioner_lib.ConditionerConfig = dataclasses.field(
     default_factory=conditioner_lib.ConditionerConfig
   )
-  rate: float = 4e-4
+  rate: float = 1.2e-3
   answer_tokens: int = 32
   rows: str = "answer"
   rounds: int = 2
