@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from instructedit_jax import figures
 from instructedit_jax.errors import UserError
 from instructedit_jax.experiments import mixtures
 from instructedit_jax.experiments.proportions import Recommendation
@@ -93,20 +92,3 @@ def test_there_is_no_triangle_of_two(tmp_path, texts):
   mixtures.draw(tasks, goals, tmp_path / "mixtures.png")
   assert not texts
   assert not list(tmp_path.iterdir())
-
-
-def test_many_editors_look_different(tmp_path, monkeypatch):
-  looks = []
-  bar = Axes.bar
-
-  def keep(axes, *args, **kwargs):
-    looks.append((kwargs["color"], kwargs["hatch"]))
-    return bar(axes, *args, **kwargs)
-
-  monkeypatch.setattr(Axes, "bar", keep)
-  count = 3 * len(figures.COLOURS)
-  row = {"task": "t", "query": "bare", "metric": "m", "n": 3}
-  row |= {"value": 0.5, "low": 0.4, "high": 0.6}
-  rows = [row | {"editor": str(i)} for i in range(count)]
-  figures.bars(rows, tmp_path / "bars.png")
-  assert len(set(looks)) == len(looks) == count

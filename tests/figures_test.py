@@ -148,3 +148,12 @@ def test_boxes_share_a_scale(tmp_path, drawn):
   small, large = drawn[0].axes
   assert small.get_ylim() == large.get_ylim()
   assert small.get_ylim()[0] < 1 < 50 < small.get_ylim()[1]
+
+
+def test_many_editors_look_different(tmp_path, drawn):
+  count = 3 * len(figures.COLOURS)
+  rows = [_summary(editor=str(i)) for i in range(count)]
+  figures.bars(rows, tmp_path / "bars.png")
+  bars = drawn[0].axes[0].patches
+  looks = [(bar.get_facecolor(), bar.get_hatch()) for bar in bars]
+  assert len(set(looks)) == len(looks) == count
