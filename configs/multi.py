@@ -48,12 +48,17 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         # with this and 2.31 with 8e-3; published, for 10,000 steps: 1e-5.
         config.optimizer.learning_rate = 3e-3
     elif word in MODELS:
-      config.model = MODELS[word]
-      if word != SMALL:
-        # Careful: more coordinates add up in a step, and none of these has
-        # been trained here.
-        config.editor.rate = 4e-4
+      set_model(config, MODELS[word])
     else:
       known = ", ".join((*METHODS, *MODELS))
       raise ValueError(f"{word!r} is none of {known}")
   return config
+
+
+def set_model(config: ml_collections.ConfigDict, model: str) -> None:
+  """Sets the base model, as `load_model` takes it, and what goes with it."""
+  config.model = model
+  if model != MODELS[SMALL]:
+    # Careful: more coordinates add up in a step, and no other model has been
+    # trained here.
+    config.editor.rate = 4e-4

@@ -43,6 +43,8 @@ def add(
   editor: str | ml_collections.ConfigDict,
 ) -> None:
   """Adds an editor: a training run, or a name that `evaluate` knows."""
+  if isinstance(editor, ml_collections.ConfigDict):
+    multi.set_model(editor, config.model)
   config.editors[name] = editor
   config.order = (*config.order, name)
 
