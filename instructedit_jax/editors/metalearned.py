@@ -112,6 +112,8 @@ class EditorConfig:
     ridge: first strength of `ridge.decorrelate`; 0 leaves rows as they are, as
       published.
     gates: KnowledgeEditor's networks, in place of `network`.
+    enough: mean loss of an answer's tokens (nats) below which an edit in use is
+      scaled down, see `restraint`; 0, as published: never. Training does not.
   """
 
   method: str = "instructedit"
@@ -134,13 +136,14 @@ class EditorConfig:
   gates: gating.GatingConfig = dataclasses.field(
     default_factory=gating.GatingConfig
   )
+  enough: float = 0.005
 
   def __post_init__(self):
     if self.method not in METHODS:
       raise UserError(
         f"editor.method: {self.method!r} is none of {', '.join(METHODS)}"
       )
-    require_least(self, "editor.", rounds=1, ridge=0)
+    require_least(self, "editor.", rounds=1, ridge=0, enough=0)
     if self.rows not in ROWS:
       raise UserError(
         f"editor.rows: {self.rows!r} is none of {', '.join(ROWS)}"

@@ -26,6 +26,7 @@ from instructedit_jax.editors import (
   conditioner,
   gating,
   hypernetwork,
+  restraint,
   trainable,
 )
 from instructedit_jax.editors.base import Request
@@ -253,6 +254,7 @@ def _propose(
 ) -> LowRankEdit:
   model, method = nnx.merge(graph, weights), trainable.of(config)
   seen, _ = method.look(model, rows, config)
-  return method.propose(
+  edit = method.propose(
     params, statistics, config, model, rows, seen, condition
   )
+  return restraint.restrained(edit, model, rows, config.enough)

@@ -1,0 +1,95 @@
+"""An edit no stronger than it need be.
+
+One rule serves facts that a model hardly knows and facts that it is sure of,
+questions of three words and of thirty; what the hard ones need is too much for
+the easy ones, where it reaches neighbours ("the capital of Italy is Lyon") and
+repeats itself. The request's own prompt tells: an edit that gives its answer a
+loss far below `enough` is scaled down until the loss is just below it.
+
+Axes: B edits, one a row.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from instructedit_jax.editing import head, places
+from instructedit_jax.editing.edits import LowRankEdit
+from instructedit_jax.editing.rows import Rows
+from instructedit_jax.models import decoder
+
+# Strengths are multiples of 2^-_HALVINGS.
+_HALVINGS = 4
+
+
+def restrained(
+  edit: LowRankEdit, model: decoder.Decoder, rows: Rows, enough: float
+) -> LowRankEdit:
+  """The edits, scaled down where their own answers are more than sure.
+
+  Args:
+    edit: B independent edits.
+    model: the frozen decoder.
+    rows: the requests, one a row.
+    enough: mean loss of an answer's tokens, in nats, that will do; 0 leaves
+      every edit as it is.
+  """
+  if not enough:
+    return edit
+
+  def loss(strength_B: jax.Array) -> jax.Array:
+    return answer_losses(model, rows, edit.scale(strength_B[:, None, None]))
+
+  strength_B = least_strength(loss, len(rows.hidden), enough)
+  return edit.scale(strength_B[:, None, None])
+
+
+def answer_losses(
+  model: decoder.Decoder, rows: Rows, edit: LowRankEdit
+) -> jax.Array:
+  """Mean loss of each request's answer with its edit, [B] in nats."""
+  hidden = model.suffix(rows.hidden, rows.sequence, edit.tap(), rows.at)
+
+  def loss(h: jax.Array, labels: jax.Array) -> jax.Array:
+    return head.answer_loss(model.logits(h), labels)[0]
+
+  each_BP = places.at_real(loss, rows.mask, hidden, rows.labels)
+  return each_BP.sum(-1) / jnp.maximum(rows.mask.sum(-1), 1)
+
+
+def least_strength(
+  loss: Callable[[jax.Array], jax.Array], count: int, enough: float
+) -> jax.Array:
+  """A strength of at most 1 whose loss is still `enough`, found by halving.
+
+  The loss there has been seen, so that nothing depends on its falling steadily;
+  where it does, the strength is the least one, up to one sixteenth.
+
+  Args:
+    loss: strengths [B] to losses [B].
+    count: B.
+    enough: the largest loss that will do.
+
+  Returns:
+    float32 [B]; 1 where the loss at 1 is not below `enough`.
+  """
+  whole_B = jnp.ones(count)
+  spare_B = loss(whole_B) < enough
+
+  def going_on(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+    # Most batches have no edit to spare, and end here.
+    return (state[0] < _HALVINGS) & spare_B.any()
+
+  def halve(
+    state: tuple[jax.Array, jax.Array, jax.Array],
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    turn, low_B, high_B = state
+    middle_B = (low_B + high_B) / 2
+    does_B = loss(middle_B) <= enough
+    low_B = jnp.where(does_B, low_B, middle_B)
+    return turn + 1, low_B, jnp.where(does_B, middle_B, high_B)
+
+  start = (jnp.zeros((), jnp.int32), jnp.zeros(count), whole_B)
+  _, _, high_B = jax.lax.while_loop(going_on, halve, start)
+  return jnp.where(spare_B, high_B, whole_B)
