@@ -150,7 +150,8 @@ def _define_flags() -> None:
   flags.DEFINE_string(
     "editor",
     "",
-    f"Folder of a trained editor, or a method: {', '.join(METHODS)}.",
+    "Folder of a trained editor, perhaps with :enough=LOSS, or a method:"
+    f" {', '.join(METHODS)}.",
   )
   flags.DEFINE_string(
     "model", None, "Base model; by default the one that the editor names."

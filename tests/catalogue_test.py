@@ -38,7 +38,28 @@ def test_names_and_options():
 
 def test_folders(tmp_path):
   tiny.editor(tiny.model()).save(tmp_path / "editor")
-  assert isinstance(open_editor(str(tmp_path)), TrainedEditor)
+  plain = open_editor(str(tmp_path))
+  assert isinstance(plain, TrainedEditor)
+  gentle = open_editor(f"{tmp_path}:enough=0.25")
+  assert isinstance(gentle, TrainedEditor)
+  assert gentle.config == dataclasses.replace(plain.config, enough=0.25)
+
+
+@pytest.mark.parametrize(
+  ("option", "message"),
+  [
+    ("steps=5", "no option 'steps=5'.*enough=LOSS"),
+    ("enough", "enough='' is not of type float"),
+    ("enough=little", "enough='little' is not of type float"),
+    ("enough=-1", "enough=-1.0: must be at least 0"),
+  ],
+)
+def test_options_of_folders_that_make_no_sense(option, message, tmp_path):
+  tiny.editor(tiny.model()).save(tmp_path)
+  with pytest.raises(UserError, match=message) as raised:
+    open_editor(f"{tmp_path}:{option}")
+  # Whose option it is, once.
+  assert str(raised.value).count(str(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,3 @@
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,9 +112,7 @@ def test_what_is_enough_must_be_a_loss(value):
 
 
 def _editor(model, rate, enough):
-  editor = tiny.editor(model, rate=rate)
-  config = dataclasses.replace(editor.config, enough=enough)
-  return dataclasses.replace(editor, config=config)
+  return tiny.editor(model, rate=rate).restrained(enough)
 
 
 def _proposed(rate):

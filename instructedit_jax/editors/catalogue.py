@@ -1,7 +1,9 @@
 """Editors by name: those that need no training, and folders of trained ones.
 
 A name may carry other hyperparameters than the defaults, as in
-"ft_m:steps=50:rate=1e-3"; suffix=N loads the model with N editable blocks.
+"ft_m:steps=50:rate=1e-3"; suffix=N loads the model with N editable blocks. A
+folder may carry what a trained editor's edits are restrained to, as in
+"runs/multi:enough=0.005".
 """
 
 import dataclasses
@@ -14,7 +16,7 @@ from instructedit_jax.editors.base import Editor
 from instructedit_jax.editors.calinet import Calinet, CalinetConfig
 from instructedit_jax.editors.fine_tuning import FineTuning, FineTuningConfig
 from instructedit_jax.editors.grace import Grace, GraceConfig
-from instructedit_jax.editors.trained import load_editor
+from instructedit_jax.editors.trained import TrainedEditor, load_editor
 from instructedit_jax.editors.training_free import Common
 from instructedit_jax.editors.ultraedit import UltraEdit, UltraEditConfig
 from instructedit_jax.errors import UserError
@@ -54,7 +56,7 @@ def open_editor(spec: str) -> UsableEditor:
 
   Args:
     spec: one of METHODS, perhaps with ":option=value"s; or the folder of a
-      trained editor or of its training run.
+      trained editor or of its training run, perhaps with ":enough=LOSS".
 
   Raises:
     UserError: no such name and no such folder, an option that the method does
@@ -64,13 +66,33 @@ def open_editor(spec: str) -> UsableEditor:
   if name in METHODS:
     defaults, make = METHODS[name]
     return make(_with(defaults, name, options), spec)
-  if not pathlib.Path(spec).exists():
+  if pathlib.Path(spec).exists():
+    return load_editor(spec)
+  folder, _, option = spec.rpartition(":")
+  if not folder or not pathlib.Path(folder).is_dir():
     raise UserError(
       f"editor {spec!r}: no such folder, and no method of that name. Give the"
       f" folder of a trained editor, or one of {', '.join(METHODS)}; an"
       " evaluation also takes base, the unedited model"
     )
-  return load_editor(spec)
+  return _restrained(load_editor(folder), folder, option)
+
+
+def _restrained(
+  editor: TrainedEditor, folder: str, option: str
+) -> TrainedEditor:
+  """The editor with the one option that a folder may carry."""
+  key, _, text = option.partition("=")
+  if key != "enough":
+    raise UserError(
+      f"editor {folder}: no option {option!r}; a trained editor takes"
+      " enough=LOSS alone, see EditorConfig"
+    )
+  enough = _value(folder, key, text, 0.0)
+  try:
+    return editor.restrained(enough)
+  except UserError as error:
+    raise UserError(f"editor {folder}: {error}") from None
 
 
 def _with(defaults: Common, name: str, options: list[str]) -> Common:

@@ -136,7 +136,7 @@ class EditorConfig:
   gates: gating.GatingConfig = dataclasses.field(
     default_factory=gating.GatingConfig
   )
-  enough: float = 0.005
+  enough: float = 1e-4
 
   def __post_init__(self):
     if self.method not in METHODS:

@@ -5,7 +5,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -113,6 +113,15 @@ class TrainedEditor:
   ) -> LowRankEdit:
     """One edit that makes every request: the requests' edits, added up."""
     return self.propose_each(model, requests, cache).combined()
+
+  def restrained(self, enough: float) -> Self:
+    """This editor with another `EditorConfig.enough`.
+
+    0.005 nats spare neighbours of an easy fact and the text after its answer,
+    and some wordings of it no longer follow; 0 restrains nothing.
+    """
+    config = dataclasses.replace(self.config, enough=enough)
+    return dataclasses.replace(self, config=config)
 
   def check(self, model: LanguageModel) -> None:
     """Raises a UserError unless this editor belongs to `model`."""
