@@ -79,6 +79,15 @@ def test_a_strong_edit_is_scaled_down_to_a_loss_that_will_do():
   np.testing.assert_array_equal(_norms(after)[kept], before[kept])
 
 
+def test_rows_of_padding_are_left_alone():
+  """Else one of them would have every batch searched."""
+  model, rows, edit = _proposed(rate=3.0)
+  filled = jax.tree.map(lambda leaf: leaf.at[len(_REQUESTS) :].set(1), edit)
+  least = restrained(filled, model.decoder(), rows, 1e9)
+  strengths = np.array(_norms(least) / _norms(filled))
+  np.testing.assert_allclose(strengths, [1 / 16] * 3 + [1], rtol=1e-5)
+
+
 def test_nothing_is_enough_for_0():
   model, rows, edit = _proposed(rate=5.0)
   assert restrained(edit, model.decoder(), rows, 0.0) is edit

@@ -40,8 +40,12 @@ def restrained(
   if not enough:
     return edit
 
+  # Padding has nothing to spare: it must not keep the search going.
+  real_B = rows.mask.any(-1)
+
   def loss(strength_B: jax.Array) -> jax.Array:
-    return answer_losses(model, rows, edit.scale(strength_B[:, None, None]))
+    scaled = edit.scale(strength_B[:, None, None])
+    return jnp.where(real_B, answer_losses(model, rows, scaled), jnp.inf)
 
   strength_B = least_strength(loss, len(rows.hidden), enough)
   return edit.scale(strength_B[:, None, None])
