@@ -10,7 +10,6 @@ greedy, of a fixed number of tokens, with an edit applied (ours factored,
 PyTorch's in the weights, where it costs nothing) and without.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -90,18 +89,21 @@ def latencies(
           torch=language_model.version(),
         )
       )
-  least, most = times["unrestrained"], times["restrained"]
-  found.append(
-    Row(
-      "edit latency, restraint at its costliest / none",
-      most.wall / least.wall,
-      None,
-      None,
-      "of 1",
-      {"requests": count, "milliseconds": [most.wall * 1e3, least.wall * 1e3]},
-    )
+  return [*found, _restraint(times["restrained"], times["unrestrained"])]
+
+
+def _restraint(most: Times, none: Times) -> Row:
+  return Row(
+    "edit latency, restraint at its costliest / none",
+    most.wall / none.wall,
+    None,
+    None,
+    "of 1",
+    {
+      "requests": len(none.walls),
+      "milliseconds": [most.wall * 1e3, none.wall * 1e3],
+    },
   )
-  return found
 
 
 def _ours(
@@ -109,8 +111,7 @@ def _ours(
 ) -> Callable[[], Any]:
   editor, cache = peer_editor.untrained(model), PrefixCache(model)
   if enough is not None:
-    config = dataclasses.replace(editor.config, enough=enough)
-    editor = dataclasses.replace(editor, config=config)
+    editor = editor.restrained(enough)
   requests = [
     Request(r.prompt, r.target, instructions.fixed(r)) for r in records
   ]

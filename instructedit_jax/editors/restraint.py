@@ -4,7 +4,7 @@ One rule serves facts that a model hardly knows and facts that it is sure of,
 questions of three words and of thirty; what the hard ones need is too much for
 the easy ones, where it reaches neighbours ("the capital of Italy is Lyon") and
 repeats itself. The request's own prompt tells: an edit that gives its answer a
-loss far below `enough` is scaled down until the loss is just below it. What is
+loss below `enough` is scaled down as far as the loss stays there. What is
 enough for the prompt may be too little for other wordings of it, which is why
 the default is next to nothing.
 
