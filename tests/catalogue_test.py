@@ -48,8 +48,8 @@ def test_folders(tmp_path):
 @pytest.mark.parametrize(
   ("option", "message"),
   [
-    ("steps=5", "no option 'steps=5'.*enough=LOSS"),
-    ("enough", "enough='' is not of type float"),
+    ("steps=5", "no option 'steps=5'.* one of enough$"),
+    ("enough", "no option 'enough'.* one of enough$"),
     ("enough=little", "enough='little' is not of type float"),
     ("enough=-1", "enough=-1.0: must be at least 0"),
   ],

@@ -8,7 +8,7 @@ folder may carry what a trained editor's edits are restrained to, as in
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from instructedit_jax.editors import fine_tuning
@@ -75,31 +75,35 @@ def open_editor(spec: str) -> UsableEditor:
       f" folder of a trained editor, or one of {', '.join(METHODS)}; an"
       " evaluation also takes base, the unedited model"
     )
-  return _restrained(load_editor(folder), folder, option)
+  return _trained(folder, [option])
 
 
-def _restrained(
-  editor: TrainedEditor, folder: str, option: str
-) -> TrainedEditor:
-  """The editor with the one option that a folder may carry."""
-  key, _, text = option.partition("=")
-  if key != "enough":
-    raise UserError(
-      f"editor {folder}: no option {option!r}; a trained editor takes"
-      " enough=LOSS alone, see EditorConfig"
-    )
-  enough = _value(folder, key, text, 0.0)
+def _trained(folder: str, options: Sequence[str]) -> TrainedEditor:
+  """A trained editor, which takes one option alone."""
+  editor = load_editor(folder)
+  changes = _changes(folder, {"enough": editor.config.enough}, options)
   try:
-    return editor.restrained(enough)
+    return editor.restrained(**changes)
   except UserError as error:
     raise UserError(f"editor {folder}: {error}") from None
 
 
-def _with(defaults: Common, name: str, options: list[str]) -> Common:
+def _with(defaults: Common, name: str, options: Sequence[str]) -> Common:
   """The defaults with some values replaced by "option=value" texts."""
   fields = {
     f.name: getattr(defaults, f.name) for f in dataclasses.fields(defaults)
   }
+  changes = _changes(name, fields, options)
+  try:
+    return dataclasses.replace(defaults, **changes)
+  except UserError as error:
+    raise UserError(f"editor {name}: {error}") from None
+
+
+def _changes(
+  name: str, fields: Mapping[str, Any], options: Sequence[str]
+) -> dict[str, Any]:
+  """The values that "option=value" texts give to some of `fields`."""
   changes = {}
   for option in options:
     key, equals, text = option.partition("=")
@@ -109,10 +113,7 @@ def _with(defaults: Common, name: str, options: list[str]) -> Common:
         f" {', '.join(fields)}"
       )
     changes[key] = _value(name, key, text, fields[key])
-  try:
-    return dataclasses.replace(defaults, **changes)
-  except UserError as error:
-    raise UserError(f"editor {name}: {error}") from None
+  return changes
 
 
 # Options whose default is None, and so does not tell their type.
