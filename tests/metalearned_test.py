@@ -15,7 +15,7 @@ def apart(rows, strength):
   return decorrelate({"a": rows}, {"a": jnp.log(strength)})["a"]
 
 
-@pytest.mark.parametrize("size", [5, 32, 33, 71])
+@pytest.mark.parametrize("size", [5, 32, 71, 140])
 def test_inverse_and_its_gradient(size):
   rows = jax.random.normal(jax.random.key(0), (2, size, 8))
   a = jnp.einsum("brn,bsn->brs", rows, rows) + jnp.eye(size)[None]
@@ -28,6 +28,22 @@ def test_inverse_and_its_gradient(size):
   inverse = np.linalg.inv(np.asarray(a))
   expected = -inverse @ np.asarray(weight) @ inverse
   np.testing.assert_allclose(ours, expected, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [40, 64, 160])
+@pytest.mark.parametrize("strength", [1e2, 1e3, 1e5])
+def test_inverse_of_rows_that_come_twice(size, strength):
+  """As those of an answer behind two forms of its prompt."""
+  rng = np.random.default_rng(0)
+  once = rng.normal(size=(size // 2, 576))
+  rows = np.concatenate([once, once + 0.05 * rng.normal(size=once.shape)])
+  rows += 2 * rng.normal(size=(1, 576))  # what all of them have in common
+  a = np.eye(size) + strength / 576 * rows @ rows.T
+  exact = np.linalg.inv(a)
+  # As far off as LAPACK's in the same precision, some times over.
+  near = np.abs(np.linalg.inv(np.float32(a)) - exact).max()
+  found = spd_inverse(jnp.asarray(a[None], jnp.float32))[0]
+  np.testing.assert_allclose(found, exact, atol=30 * near)
 
 
 def test_matrices_may_have_different_numbers_of_rows():
