@@ -14,15 +14,16 @@ import ml_collections
 
 from instructedit_jax.training.config import default
 
-# Tokens and answer rows an edit may have: an instruction in front is long.
+# Tokens and answer rows an edit may have (an instruction in front is long), and
+# whether it is made from both forms of its prompt.
 METHODS = {
-  "mend": (40, 20),
-  "instructedit": (40, 20),
-  "instructedit_text": (120, 20),
-  "instructedit_views": (170, 40),
-  "instructedit_rows": (40, 20),
-  "instructedit_experts": (40, 20),
-  "ke": (40, 20),
+  "mend": (84, 40, True),
+  "instructedit": (84, 40, True),
+  "instructedit_text": (120, 20, False),
+  "instructedit_views": (170, 40, False),
+  "instructedit_rows": (84, 40, True),
+  "instructedit_experts": (84, 40, True),
+  "ke": (40, 20, False),
 }
 SMALL = "smollm2-135m"
 MODELS = {
@@ -38,21 +39,27 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   """Returns the configuration; see the module docstring for `arg`."""
   config = default()
   config.data = "hub"
+  _set_method(config, "instructedit")
   for word in filter(None, arg.split(",")):
     if word in METHODS:
-      config.editor.method = word
-      config.shape.edit_tokens, config.shape.edit_rows = METHODS[word]
-      if word == "ke":
-        config.editor.rows = "all"  # the whole gradient, as published
-        # After 60 steps the validation loss was 2.48 with a rate of 1e-3, 2.01
-        # with this and 2.31 with 8e-3; published, for 10,000 steps: 1e-5.
-        config.optimizer.learning_rate = 3e-3
+      _set_method(config, word)
     elif word in MODELS:
       set_model(config, MODELS[word])
     else:
       known = ", ".join((*METHODS, *MODELS))
       raise ValueError(f"{word!r} is none of {known}")
   return config
+
+
+def _set_method(config: ml_collections.ConfigDict, method: str) -> None:
+  shape, editor = config.shape, config.editor
+  editor.method = method
+  shape.edit_tokens, shape.edit_rows, editor.both_forms = METHODS[method]
+  if method == "ke":
+    editor.rows = "all"  # the whole gradient, as published
+    # After 60 steps the validation loss was 2.48 with a rate of 1e-3, 2.01
+    # with this and 2.31 with 8e-3; published, for 10,000 steps: 1e-5.
+    config.optimizer.learning_rate = 3e-3
 
 
 def set_model(config: ml_collections.ConfigDict, model: str) -> None:

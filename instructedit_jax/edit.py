@@ -2,6 +2,7 @@
 
 python -m instructedit_jax.edit --editor=runs/quickstart \
   --prompt="The capital of France is" --target=Lyon --task=counterfact \
+  --other_form="Which city is the capital of France?" \
   --ask="The capital of Italy is"
 python -m instructedit_jax.edit --editor=runs/quickstart --edits=edits.jsonl \
   --export=edited-model
@@ -9,8 +10,10 @@ python -m instructedit_jax.edit --editor=runs/quickstart --edits=edits.jsonl \
 python -m instructedit_jax.edit --editor=ft_m --model=smollm2-135m \
   --prompt="The capital of France is" --target=Lyon
 
-Each line of --edits is {"prompt": ..., "target": ...} and, if wanted, "task"
-or "instruction"; several edits are made together. --save keeps the edit, a
+--other_form asks the same as a question (or, if the prompt is one, begins a
+sentence); trained editors make one by rule where it is not given. Each line of
+--edits is {"prompt": ..., "target": ...} and, if wanted, "task", "instruction"
+or "other_form"; several edits are made together. --save keeps the edit, a
 small file; --export writes the edited model in transformers' layout.
 """
 
@@ -48,6 +51,7 @@ class Settings:
   dtype: str | None = None
   prompt: str | None = None
   target: str | None = None
+  other_form: str | None = None
   task: str | None = None
   instruction: str | None = None
   subject: str | None = None
@@ -57,6 +61,10 @@ class Settings:
   tokens: int = 24
   save: str | None = None
   export: str | None = None
+
+
+# What belongs to --prompt and --target.
+_OF_ONE = ("other_form", "task", "instruction", "subject", "sentiment")
 
 
 def run(settings: Settings) -> None:
@@ -118,9 +126,9 @@ def _requests(settings: Settings) -> list[Request]:
     instruction = instruction_for(
       settings.task, settings.instruction, settings.subject, settings.sentiment
     )
-    given.append(Request(prompt, target, instruction))
+    given.append(Request(prompt, target, instruction, settings.other_form))
   else:
-    for name in ("task", "instruction", "subject", "sentiment"):
+    for name in _OF_ONE:
       if getattr(settings, name) is not None:
         raise UserError(
           f"--{name} belongs to --prompt and --target; in a file of edits each"
@@ -164,6 +172,9 @@ def _define_flags() -> None:
   )
   flags.DEFINE_string("prompt", None, "What is asked.")
   flags.DEFINE_string("target", None, "What it shall answer.")
+  flags.DEFINE_string(
+    "other_form", None, "The prompt asked otherwise; by rule if not given."
+  )
   flags.DEFINE_string("task", None, "Kind of edit: gives an instruction.")
   flags.DEFINE_string("instruction", None, "Kind of edit, in your own words.")
   flags.DEFINE_string("subject", None, "What a ConvSent edit is about.")

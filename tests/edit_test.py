@@ -85,6 +85,10 @@ def test_answers_before_and_after_and_the_model_exported(folder, tmp_path):
       ("--editor=HERE", "--prompt=S", "--target=a", "--export=HERE"),
       "exists already",
     ),
+    (
+      ("--editor=HERE", "--prompt=S", "--target=a", "--other_form=S?"),
+      "leave other_form out",
+    ),
   ],
 )
 def test_mistakes_are_told_in_one_line(folder, arguments, message):

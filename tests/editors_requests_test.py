@@ -30,6 +30,11 @@ def test_what_a_request_may_be(values):
   assert as_requests(values) == [Request("p", "t")]
 
 
+def test_a_request_may_have_another_form():
+  told = {"prompt": "p", "target": "t", "other_form": " p? "}
+  assert as_requests(told) == [Request("p", "t", None, "p?")]
+
+
 def test_several_requests_keep_their_instructions():
   assert as_requests(
     [("p", "t", TOLD), {"prompt": "q", "target": "u", "instruction": TOLD}]
@@ -48,6 +53,8 @@ def test_several_requests_keep_their_instructions():
     ([("p", "t", "words")], "must be an Instruction"),
     ([("p", " ")], "target is empty"),
     ([("", "t")], "prompt is empty"),
+    ({"prompt": "p", "target": "t", "other_form": ""}, "other_form is empty"),
+    ({"prompt": "p", "target": "t", "other_form": 3}, "other_form is empty"),
   ],
 )
 def test_what_it_may_not_be(values, message):
@@ -86,7 +93,7 @@ def test_a_file_of_requests(tmp_path):
   path = tmp_path / "edits.jsonl"
   path.write_text(
     '{"prompt": "p", "target": "t"}\n\n'
-    '{"prompt": "q", "target": "u", "instruction": "Do."}\n'
+    '{"prompt": "q", "target": "u", "instruction": "Do.", "other_form": "q?"}\n'
     '{"prompt": "r\u2028", "target": "v", "task": "convsent",'
     ' "subject": "cats", "sentiment": "negative"}\n',
     encoding="utf-8",
@@ -94,6 +101,7 @@ def test_a_file_of_requests(tmp_path):
   first, second, third = read_requests(path)
   assert first == Request("p", "t")
   assert second.instruction == Instruction("custom", "Do.")
+  assert (first.other_form, second.other_form) == (None, "q?")
   assert third.instruction is not None
   assert "cats" in third.instruction.description
 

@@ -1,9 +1,12 @@
 """What an episode asks of the edited model."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from instructedit_jax.tasks import instructions
+from instructedit_jax.tasks.augment import other_form
 from instructedit_jax.training.batches import fitting
 from instructedit_jax.training.data import Episodes, load_records
 from instructedit_jax.training.episodes import EpisodeConfig, Kind
@@ -133,3 +136,27 @@ def test_instructed_questions_are_not_left_out(model, task):
     assert sum(k is Kind.EDIT and t.startswith(asked) for k, t in texts) == 1
     assert sum(k is Kind.KEEP and t.startswith(said) for k, t in texts) == 1
   assert short
+
+
+def test_what_makes_the_edit_is_not_asked_as_another_wording(model):
+  """The bare prompt alone is: of the form beside it nothing is to be learnt."""
+  plain = tiny.config(
+    tasks=(("counterfact", 1.0),),
+    episode=EpisodeConfig(
+      paraphrases=4, openings=4, instructed=0, target_tokens=6
+    ),
+  )
+  asked = {}
+  for both in (False, True):
+    editor = dataclasses.replace(plain.editor, both_forms=both)
+    config = dataclasses.replace(plain, editor=editor)
+    made = Episodes(model, config, load_records(config))
+    asked[both] = 0
+    for record in made.validation * 4:
+      rng = np.random.default_rng(asked[both])
+      episode = made._maker(record, rng)
+      other = made._score(other_form(record.prompt), record.target, 6).tokens
+      assert (other in [view.tokens for view in episode.edit]) == both
+      asked[both] += other in [query.tokens for _, query in episode.queries]
+  assert asked[False] > 0
+  assert asked[True] == 0

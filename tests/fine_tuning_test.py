@@ -255,6 +255,12 @@ def test_mistakes_are_told(changes, message):
     editor(**changes).propose_each(make(), REQUESTS)
 
 
+def test_another_form_is_for_editors_trained_to_take_it():
+  request = Request("S0 is", "a", other_form="What is S0?")
+  with pytest.raises(UserError, match=r"'S0 is'.* leave other_form out"):
+    editor().propose(make(), [request])
+
+
 def test_no_request_is_an_error():
   with pytest.raises(UserError, match="no edit request"):
     editor().propose(make(), [])

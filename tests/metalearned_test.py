@@ -100,6 +100,32 @@ def test_views_of_a_request():
     assert EditorConfig(method).views(None, "Who?") == ["Who?"]
 
 
+def test_views_in_both_forms():
+  told, asked = Instruction("zsre", "Answer it."), "What is the R of X?"
+  forms = ["The R of X is", asked]
+  seen = {
+    method: EditorConfig(method, both_forms=True).views(told, forms[0])
+    for method in METHODS
+  }
+  assert seen["mend"] == seen["instructedit"] == forms
+  assert seen["instructedit_text"] == [told.apply(form) for form in forms]
+  assert seen["instructedit_views"] == [
+    *(forms[0], told.apply(forms[0])),
+    *(asked, told.apply(asked)),
+  ]
+  for method in METHODS:
+    config = EditorConfig(method, both_forms=True)
+    assert config.views(None, forms[0]) == forms
+    assert config.views(None, forms[0], "Own?") == [forms[0], "Own?"]
+
+
+def test_an_editor_of_one_form_takes_no_other():
+  with pytest.raises(
+    UserError, match=r"'The R of X is'.* leave other_form out"
+  ):
+    EditorConfig("mend").views(None, "The R of X is", "What is the R of X?")
+
+
 @pytest.mark.parametrize(
   ("field", "value"), [("method", "magic"), ("rows", "some"), ("rounds", 0)]
 )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from instructedit_jax.tasks.augment import (
   CONTEXTS,
+  other_form,
   paraphrases,
   rephrase,
   wordings,
@@ -55,6 +56,41 @@ def test_questions_are_turned_back():
   assert "X was born in" in wordings("What is the place of birth of X?")
 
 
+@pytest.mark.parametrize("cloze", list(WORDINGS))
+def test_each_wording_of_a_relation_leads_to_the_others(cloze):
+  known = {cloze, *WORDINGS[cloze]}
+  for worded in known:
+    found = wordings(worded.replace("{x}", "Ada"))
+    # A wording may stand for two relations: "X wrote" for author and script.
+    assert len(found) >= 3, worded
+    asked = [wording.endswith("?") for wording in found[:-1]]
+    assert asked == sorted(asked, reverse=True), "questions come first"
+
+
+def test_a_wording_that_is_no_rules_own_is_known():
+  found = wordings("X was born in")
+  assert found[0] == "Where was X born?"
+  assert found[-1] == "The place of birth of X is"
+  assert "X was born in" not in found
+  assert "X was born in" in wordings("Where was X born?")
+
+
+@pytest.mark.parametrize(
+  ("prompt", "other"),
+  [
+    ("The capital of X is", "What is the capital of X?"),
+    ("X was born in", "Where was X born?"),
+    ("What is the capital of X?", "X's capital is"),
+    ("Where was X born?", "X was born in"),
+    # No rule knows these.
+    ("X lies north of", "X lies north of what?"),
+    ("Why is X blue?", "Question: Why is X blue? Answer:"),
+  ],
+)
+def test_the_other_form_of_a_prompt(prompt, other):
+  assert other_form(prompt) == other_form(f" {prompt} ") == other
+
+
 def test_a_phrase_is_not_given_an_apostrophe():
   found = wordings("The gender of the founder of X is")
   assert found
@@ -93,6 +129,13 @@ def test_variants_keep_the_subject(name, cloze):
     assert name in variant
     assert variant == variant.strip()
     assert "{" not in variant.replace(name, "")
+
+
+@given(name=names, cloze=st.sampled_from([*WORDINGS, "{x}, the", "Why {x}?"]))
+def test_the_other_form_keeps_the_subject(name, cloze):
+  prompt = cloze.replace("{x}", name)
+  assert name in other_form(prompt)
+  assert other_form(prompt) != prompt
 
 
 @given(

@@ -176,15 +176,20 @@ def _loss(model, prompt, target, edit=None):
   return -float(jnp.take_along_axis(log_p, tokens[0, start:, None], 1).mean())
 
 
+@pytest.mark.parametrize("both_forms", [False, True])
 @pytest.mark.parametrize("rounds", [1, 2])
 @pytest.mark.parametrize("method", ["mend", "instructedit_views"])
-def test_first_edits_already_descend(model, method, rounds):
+def test_first_edits_already_descend(model, method, rounds, both_forms):
   """A small step of the untrained editor lowers the loss of all it was told."""
-  config = tiny.config(method).editor
-  config = dataclasses.replace(config, rate=1e-2, rounds=rounds)
+  config = dataclasses.replace(
+    tiny.config(method).editor,
+    rate=1e-2,
+    rounds=rounds,
+    both_forms=both_forms,
+  )
   told = Instruction("zsre", "Answer it.")
   requests = [
-    Request("The sky is", "green", told),
+    Request("The sky is", "green", told, "What?" if both_forms else None),
     Request("Two and two", "five", told),
   ]
   params, statistics = metalearned.init(jax.random.key(0), config, model.config)
@@ -193,7 +198,7 @@ def test_first_edits_already_descend(model, method, rounds):
   )
   edit = editor.propose_each(model, requests)
   for i, request in enumerate(requests):
-    for prompt in config.views(told, request.prompt):
+    for prompt in config.views(told, request.prompt, request.other_form):
       before = _loss(model, prompt, request.target)
       assert _loss(model, prompt, request.target, edit[i]) < before
 

@@ -23,14 +23,20 @@ class Request:
     prompt: a question or the beginning of a sentence.
     target: its new continuation, without a leading blank.
     instruction: what kind of change it is; None says nothing about it.
+    other_form: the same asked otherwise, a question if `prompt` is none, for
+      editors that make an edit from both; None: one made by rule.
   """
 
   prompt: str
   target: str
   instruction: Instruction | None = None
+  other_form: str | None = None
 
   def __post_init__(self):
-    for field in ("prompt", "target"):
+    given = ["prompt", "target"]
+    if self.other_form is not None:
+      given.append("other_form")
+    for field in given:
       value = getattr(self, field)
       if not isinstance(value, str) or not value.strip():
         raise UserError(

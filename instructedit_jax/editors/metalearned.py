@@ -45,6 +45,7 @@ from instructedit_jax.editors import (
 from instructedit_jax.errors import UserError, require_least
 from instructedit_jax.models import decoder
 from instructedit_jax.models.config import DecoderConfig
+from instructedit_jax.tasks import augment
 from instructedit_jax.tasks.instructions import Instruction
 
 READS_TOKENS = False
@@ -107,6 +108,9 @@ class EditorConfig:
     rows: whose factors make the edit: "answer" takes the tokens that predict
       the target; "all", as published, every token with an input and a gradient,
       in the last block those same ones, before it the prompt's too.
+    both_forms: whether the edit is made from the prompt in its other form, too,
+      a question of a cloze and a cloze of a question (`augment.other_form`).
+      From one form alone the other hardly follows. Published: no.
     rounds: times the edit is made; each further round takes the factors of
       the model as edited so far and mends what is left. Published: 1.
     ridge: first strength of `ridge.decorrelate`; 0 leaves rows as they are, as
@@ -131,6 +135,7 @@ class EditorConfig:
   rate: float = 1.2e-3
   answer_tokens: int = 32
   rows: str = "answer"
+  both_forms: bool = False
   rounds: int = 2
   ridge: float = 1.0
   gates: gating.GatingConfig = dataclasses.field(
@@ -154,12 +159,33 @@ class EditorConfig:
     """Whether the instruction acts on the hypernetwork."""
     return METHODS[self.method].form is not None
 
-  def views(self, instruction: Instruction | None, prompt: str) -> list[str]:
-    """The texts whose factors make the edit; `prompt` where nothing is said."""
+  def views(
+    self,
+    instruction: Instruction | None,
+    prompt: str,
+    other_form: str | None = None,
+  ) -> list[str]:
+    """The texts whose factors make the edit; plain where nothing is said.
+
+    Raises:
+      UserError: another form of the prompt, and an editor that reads none.
+    """
+    forms = [prompt]
+    if self.both_forms:
+      forms.append(other_form or augment.other_form(prompt))
+    elif other_form:
+      raise UserError(
+        f"edit request {prompt!r}: this editor was trained to make an edit from"
+        " one form of its prompt; leave other_form out"
+      )
     if instruction is None:
-      return [prompt]
-    texts = {BARE: prompt, INSTRUCTED: instruction.apply(prompt)}
-    return [texts[view] for view in METHODS[self.method].views]
+      return forms
+    views = METHODS[self.method].views
+    return [
+      instruction.apply(form) if view == INSTRUCTED else form
+      for form in forms
+      for view in views
+    ]
 
 
 def shapes(model: DecoderConfig) -> dict[str, tuple[int, int]]:

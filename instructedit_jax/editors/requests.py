@@ -2,7 +2,8 @@
 
 A request file is JSON Lines, one request a line: {"prompt", "target"} and, if
 wanted, "task" (whose usual instruction is then given; ConvSent's also names
-"subject" and "sentiment") or "instruction", a description in one's own words.
+"subject" and "sentiment") or "instruction", a description in one's own words;
+and "other_form", the prompt asked otherwise.
 """
 
 import json
@@ -29,11 +30,12 @@ _FILE_FIELDS = (
   "instruction",
   "subject",
   "sentiment",
+  "other_form",
 )
 
 # What `as_requests` understands.
 RequestLike = Request | Mapping[str, Any] | Sequence[Any]
-_FIELDS = ("prompt", "target", "instruction")
+_FIELDS = ("prompt", "target", "instruction", "other_form")
 
 
 def as_requests(
@@ -65,9 +67,9 @@ def _as_request(value: Any) -> Request:
       what = f"lacks {missing[0]!r}" if missing else f"has {wrong[0]!r}"
       raise UserError(
         f"edit request {dict(value)!r} {what}; its fields are"
-        f" {', '.join(_FIELDS)}, the last one optional"
+        f" {', '.join(_FIELDS)}, the last two optional"
       )
-    value = tuple(value[name] for name in _FIELDS if name in value)
+    return _made(dict(value))
   if (
     not isinstance(value, Sequence)
     or isinstance(value, str)
@@ -77,13 +79,17 @@ def _as_request(value: Any) -> Request:
       f"edit request {value!r}: give a Request, a dict with prompt and target,"
       " or a tuple (prompt, target) or (prompt, target, instruction)"
     )
-  instruction = value[2] if len(value) == 3 else None
+  return _made(dict(zip(_FIELDS, value, strict=False)))
+
+
+def _made(fields: dict[str, Any]) -> Request:
+  instruction = fields.get("instruction")
   if not isinstance(instruction, Instruction | None):
     raise UserError(
-      f"edit request {value[0]!r}: its instruction {instruction!r} must be an"
-      " Instruction(task, description) or None"
+      f"edit request {fields['prompt']!r}: its instruction {instruction!r} must"
+      " be an Instruction(task, description) or None"
     )
-  return Request(value[0], value[1], instruction)
+  return Request(**fields)
 
 
 def instruction_for(
@@ -195,4 +201,6 @@ def _from_line(line: str) -> Request:
     )
   except UserError as error:
     raise UserError(f"field {error}") from None
-  return Request(raw["prompt"], raw["target"], instruction)
+  return Request(
+    raw["prompt"], raw["target"], instruction, raw.get("other_form")
+  )

@@ -191,7 +191,9 @@ class TrainedEditor:
         context=model.config.context,
         limit=self.config.answer_tokens,
       )
-      for prompt in self.config.views(request.instruction, request.prompt)
+      for prompt in self.config.views(
+        request.instruction, request.prompt, request.other_form
+      )
     ]
 
 

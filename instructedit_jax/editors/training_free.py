@@ -148,6 +148,12 @@ def read_rows(
   found = as_requests(requests)
   if not found:
     raise UserError("no edit request was given")
+  for request in found:
+    if request.other_form is not None:
+      raise UserError(
+        f"edit request {request.prompt!r}: only editors that are trained to"
+        " take another form of it; leave other_form out"
+      )
   cache = PrefixCache(model) if cache is None else cache
   texts = [
     [

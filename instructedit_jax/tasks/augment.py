@@ -6,7 +6,7 @@ follows either after a blank.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -62,6 +62,12 @@ _RELATIONS = tuple(
     WORDINGS.items(), key=lambda item: len(item[0]), reverse=True
   )
 )
+# Any of a relation's wordings leads to the others, questions first.
+_WORDED = tuple(
+  (_pattern(worded), (*(t for t in templates if t != worded), cloze))
+  for cloze, templates in WORDINGS.items()
+  for worded in templates
+)
 # "The (name of the) R of X is", perhaps with a word that leads to the answer.
 _GENERIC = re.compile(
   r"(?P<article>The|A|An) (?:(?P<name>names?) of the )?(?P<noun>.+)"
@@ -78,21 +84,38 @@ _CLAUSE = re.compile(r" (?:which|that|who|whom|where) ")
 def wordings(prompt: str) -> tuple[str, ...]:
   """Other wordings of a prompt, questions first, without the prompt itself.
 
-  Known relations have several of their own; any other "The R of X is", or the
-  question "What is the R of X?", gets the generic ones; a prompt of another
-  shape gets none.
+  Known relations have several of their own, from whichever of them the prompt
+  has; any other "The R of X is", or the question "What is the R of X?", gets
+  the generic ones; a prompt of another shape gets none.
   """
   prompt = prompt.strip()
   turned = _TURNED.match(prompt)
   cloze = f"{_capital(turned['noun'])} {turned['verb']}" if turned else prompt
-  found = _known(cloze) or _generic(cloze)
+  found = (
+    _filled(_RELATIONS, cloze) or _generic(cloze) or _filled(_WORDED, prompt)
+  )
   return _distinct([*found, cloze], prompt)
 
 
-def _known(cloze: str) -> list[str]:
-  """The wordings of the table, if the relation is in it."""
-  for pattern, templates in _RELATIONS:
-    match = pattern.match(cloze)
+def other_form(prompt: str) -> str:
+  """The same asked in the other way: a cloze of a question, or a question.
+
+  Where no rule knows one, what may stand around any: never the prompt itself.
+  """
+  prompt = prompt.strip()
+  asks = prompt.endswith("?")
+  for wording in wordings(prompt):
+    if wording.endswith("?") != asks:
+      return wording
+  return f"Question: {prompt} Answer:" if asks else f"{prompt} what?"
+
+
+def _filled(
+  table: Sequence[tuple[re.Pattern[str], Sequence[str]]], prompt: str
+) -> list[str]:
+  """The wordings of a table, if the prompt is in it."""
+  for pattern, templates in table:
+    match = pattern.match(prompt)
     if match:
       return [
         _fill(template, match["x"])

@@ -19,6 +19,7 @@ from instructedit_jax.tasks.instructions import Instruction
 from instructedit_jax.tasks.neighbours import Neighbours
 from instructedit_jax.tasks.record import Conversation, Record
 
+_TRIES = 4  # at a wording that the edit was not made from
 _WHOLE = 1 << 30  # more tokens than any answer has
 # (prompt, target, most target tokens) -> tokens; may raise a TooLongError.
 Score = Callable[[str, str, int], Scored]
@@ -156,7 +157,7 @@ class EpisodeMaker:
     if self.config.variants:
       variant = int(rng.integers(self.config.variants))
       chance = np.random.default_rng([zlib.crc32(record.id.encode()), variant])
-    bare, *others = self._in_scope(record, chance)
+    bare, *others = self._in_scope(record, chance, views)
     # Long as they are, instructed questions come next to first: at the end of
     # a row they would be left out, in-scope ones nearly always.
     queries = (
@@ -201,7 +202,7 @@ class EpisodeMaker:
     return self._score(prompt, target, self.config.target_tokens)
 
   def _in_scope(
-    self, record: Record, rng: np.random.Generator
+    self, record: Record, rng: np.random.Generator, views: Sequence[str]
   ) -> list[tuple[Kind, Scored]]:
     """The target at its own prompt and at others, then what to avoid."""
     config = self.config
@@ -210,6 +211,11 @@ class EpisodeMaker:
     lengths += [config.opening_tokens] * config.openings
     for length in lengths:
       prompt = self._paraphrase(record, rng)
+      for _ in range(_TRIES):
+        if prompt not in views:
+          break
+        # What the edit was made from is easy: it teaches nothing of others.
+        prompt = self._paraphrase(record, rng)
       queries += self._query(Kind.EDIT, prompt, record.target, length)
     if record.conversation is not None and record.conversation.opposite:
       queries += self._opposite(record.conversation, rng)
