@@ -155,7 +155,9 @@ def test_what_makes_the_edit_is_not_asked_as_another_wording(model):
     for record in made.validation * 4:
       rng = np.random.default_rng(asked[both])
       episode = made._maker(record, rng)
-      other = made._score(other_form(record.prompt), record.target, 6).tokens
+      question = other_form(record.prompt)
+      assert question is not None
+      other = made._score(question, record.target, 6).tokens
       assert (other in [view.tokens for view in episode.edit]) == both
       asked[both] += other in [query.tokens for _, query in episode.queries]
   assert asked[False] > 0

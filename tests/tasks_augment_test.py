@@ -84,7 +84,8 @@ def test_a_wording_that_is_no_rules_own_is_known():
     ("Where was X born?", "X was born in"),
     # No rule knows these.
     ("X lies north of", "X lies north of what?"),
-    ("Why is X blue?", "Question: Why is X blue? Answer:"),
+    ("Why is X blue?", None),
+    ("What do you think of X?", None),
   ],
 )
 def test_the_other_form_of_a_prompt(prompt, other):
@@ -131,11 +132,13 @@ def test_variants_keep_the_subject(name, cloze):
     assert "{" not in variant.replace(name, "")
 
 
-@given(name=names, cloze=st.sampled_from([*WORDINGS, "{x}, the", "Why {x}?"]))
+@given(name=names, cloze=st.sampled_from([*WORDINGS, "{x}, the"]))
 def test_the_other_form_keeps_the_subject(name, cloze):
   prompt = cloze.replace("{x}", name)
-  assert name in other_form(prompt)
-  assert other_form(prompt) != prompt
+  found = other_form(prompt)
+  assert found is not None
+  assert name in found
+  assert found != prompt
 
 
 @given(

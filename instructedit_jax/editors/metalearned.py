@@ -109,8 +109,9 @@ class EditorConfig:
       the target; "all", as published, every token with an input and a gradient,
       in the last block those same ones, before it the prompt's too.
     both_forms: whether the edit is made from the prompt in its other form, too,
-      a question of a cloze and a cloze of a question (`augment.other_form`).
-      From one form alone the other hardly follows. Published: no.
+      where there is one: a question of a cloze and a cloze of a question
+      (`augment.other_form`). From one alone the other hardly follows.
+      Published: no.
     rounds: times the edit is made; each further round takes the factors of
       the model as edited so far and mends what is left. Published: 1.
     ridge: first strength of `ridge.decorrelate`; 0 leaves rows as they are, as
@@ -170,14 +171,14 @@ class EditorConfig:
     Raises:
       UserError: another form of the prompt, and an editor that reads none.
     """
-    forms = [prompt]
-    if self.both_forms:
-      forms.append(other_form or augment.other_form(prompt))
-    elif other_form:
+    if other_form and not self.both_forms:
       raise UserError(
         f"edit request {prompt!r}: this editor was trained to make an edit from"
         " one form of its prompt; leave other_form out"
       )
+    if self.both_forms:
+      other_form = other_form or augment.other_form(prompt)
+    forms = [prompt, other_form] if other_form else [prompt]
     if instruction is None:
       return forms
     views = METHODS[self.method].views

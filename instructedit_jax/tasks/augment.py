@@ -97,17 +97,18 @@ def wordings(prompt: str) -> tuple[str, ...]:
   return _distinct([*found, cloze], prompt)
 
 
-def other_form(prompt: str) -> str:
-  """The same asked in the other way: a cloze of a question, or a question.
+def other_form(prompt: str) -> str | None:
+  """The same asked in the other way: a question of a cloze, or a cloze.
 
-  Where no rule knows one, what may stand around any: never the prompt itself.
+  A cloze has always one, if need be "... what?"; of a question, an opinion's
+  for instance, there may be no cloze: None.
   """
   prompt = prompt.strip()
   asks = prompt.endswith("?")
   for wording in wordings(prompt):
     if wording.endswith("?") != asks:
       return wording
-  return f"Question: {prompt} Answer:" if asks else f"{prompt} what?"
+  return None if asks else f"{prompt} what?"
 
 
 def _filled(
