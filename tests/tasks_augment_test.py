@@ -73,6 +73,9 @@ def test_a_wording_that_is_no_rules_own_is_known():
   assert found[-1] == "The place of birth of X is"
   assert "X was born in" not in found
   assert "X was born in" in wordings("Where was X born?")
+  # Not who wrote "The screenplay of X".
+  found = wordings("The screenplay of X was written by")
+  assert found[0] == "Who is the screenwriter of X?"
 
 
 @pytest.mark.parametrize(

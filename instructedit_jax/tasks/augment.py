@@ -6,7 +6,7 @@ follows either after a blank.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -55,16 +55,18 @@ def _pattern(cloze: str) -> re.Pattern[str]:
   return re.compile(f"{re.escape(before)}(?P<x>.+){re.escape(after)}$", re.I)
 
 
-# Longest fixed text first: the most specific relation wins.
-_RELATIONS = tuple(
-  (_pattern(cloze), templates)
-  for cloze, templates in sorted(
-    WORDINGS.items(), key=lambda item: len(item[0]), reverse=True
-  )
-)
+def _table(
+  entries: Iterable[tuple[str, tuple[str, ...]]],
+) -> tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]:
+  """Longest fixed text first: the most specific relation wins."""
+  ordered = sorted(entries, key=lambda item: len(item[0]), reverse=True)
+  return tuple((_pattern(text), templates) for text, templates in ordered)
+
+
+_RELATIONS = _table(WORDINGS.items())
 # Any of a relation's wordings leads to the others, questions first.
-_WORDED = tuple(
-  (_pattern(worded), (*(t for t in templates if t != worded), cloze))
+_WORDED = _table(
+  (worded, (*(t for t in templates if t != worded), cloze))
   for cloze, templates in WORDINGS.items()
   for worded in templates
 )
