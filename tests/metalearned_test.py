@@ -15,7 +15,7 @@ def apart(rows, strength):
   return decorrelate({"a": rows}, {"a": jnp.log(strength)})["a"]
 
 
-@pytest.mark.parametrize("size", [5, 32, 71, 140])
+@pytest.mark.parametrize("size", [5, 32, 33, 71, 140])
 def test_inverse_and_its_gradient(size):
   rows = jax.random.normal(jax.random.key(0), (2, size, 8))
   a = jnp.einsum("brn,bsn->brs", rows, rows) + jnp.eye(size)[None]
