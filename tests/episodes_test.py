@@ -86,7 +86,7 @@ def test_a_fact_has_further_questions_too(model):
 
 @pytest.mark.parametrize("cut", [2, 1000])
 def test_an_answer_is_given_once(model, cut):
-  """The distribution after the whole new answer is asked to stay as it was."""
+  """What follows the whole new answer stays as it was, however one asks."""
   config = tiny.config(
     tasks=(("counterfact", 1.0),),
     episode=EpisodeConfig(
@@ -102,16 +102,21 @@ def test_an_answer_is_given_once(model, cut):
   )
   made = Episodes(model, config, load_records(config))
   rng = np.random.default_rng(0)
+  asked = []
   for record in made.validation:
     queries = made._maker(record, rng).queries
     after = [query for kind, query in queries if kind is Kind.KEEP]
     assert len(after) == 2
-    said = f"{record.prompt} {record.target}"
     for query in after:
       # The first scored position is that of the answer's last token.
       read = len(query.tokens) - len(query.labels) + 1
-      assert model.text.decode(query.tokens[:read]) == said
+      prompt, blank, _ = model.text.decode(query.tokens[:read]).rpartition(
+        f" {record.target}"
+      )
+      assert blank
+      asked.append("own" if prompt == record.prompt else prompt[-1])
       assert 1 <= len(query.labels) <= 3
+  assert {"own", "?"} <= set(asked)
 
 
 @pytest.mark.parametrize("task", ["counterfact", "wikirecent", "convsent"])

@@ -56,6 +56,17 @@ def test_questions_are_turned_back():
   assert "X was born in" in wordings("What is the place of birth of X?")
 
 
+def test_a_name_is_led_up_to():
+  """ "X's mother is" may go on "named", for names only, and back again."""
+  assert "X's mother is named" in wordings("The name of the mother of X is")
+  assert "X's boss is called" in wordings("The name of the boss of X is")
+  for number in ("The number of children X has is", "The age of X is"):
+    assert not [w for w in wordings(number) if w.endswith(("named", "called"))]
+  for named in ("X's mother is known as", "The mother of X is called"):
+    assert {"Who is the mother of X?", "X's mother is"} <= set(wordings(named))
+  assert wordings("X is called") == ()
+
+
 @pytest.mark.parametrize("cloze", list(WORDINGS))
 def test_each_wording_of_a_relation_leads_to_the_others(cloze):
   known = {cloze, *WORDINGS[cloze]}

@@ -80,6 +80,11 @@ _OF = re.compile(rf"(?P<role>{COMPOUND}|(?:(?! of ).)+) of (?P<x>.+)$")
 _TURNED = re.compile(
   r"(?:What|Who|Which) (?P<verb>is|are|was|were) (?P<noun>the .+ of .+)\?$"
 )
+# What leads up to a name: "X's mother is named".
+_NAMING = ("called", "named", "known as")
+_NAMED = re.compile(
+  rf"(?P<cloze>.+ (?:is|are|was|were)) (?:{'|'.join(_NAMING)})$"
+)
 _CLAUSE = re.compile(r" (?:which|that|who|whom|where) ")
 
 
@@ -88,15 +93,20 @@ def wordings(prompt: str) -> tuple[str, ...]:
 
   Known relations have several of their own, from whichever of them the prompt
   has; any other "The R of X is", or the question "What is the R of X?", gets
-  the generic ones; a prompt of another shape gets none.
+  the generic ones; a prompt of another shape gets none. Where a name is asked
+  for, "X's mother is" may go on "called", "named" or "known as", too.
   """
   prompt = prompt.strip()
-  turned = _TURNED.match(prompt)
-  cloze = f"{_capital(turned['noun'])} {turned['verb']}" if turned else prompt
+  turned, named = _TURNED.match(prompt), _NAMED.match(prompt)
+  plain = named["cloze"] if named else prompt
+  cloze = f"{_capital(turned['noun'])} {turned['verb']}" if turned else plain
   found = (
-    _filled(_RELATIONS, cloze) or _generic(cloze) or _filled(_WORDED, prompt)
+    _filled(_RELATIONS, cloze) or _generic(cloze) or _filled(_WORDED, plain)
   )
-  return _distinct([*found, cloze], prompt)
+  if named and not found:
+    return ()  # "Bob is" is not "Bob is called"
+  found.append(cloze)
+  return _distinct([*found, *_naming(found, bool(named))], prompt)
 
 
 def other_form(prompt: str) -> str | None:
@@ -214,6 +224,16 @@ def _generic(prompt: str) -> list[str]:
       found.append(f"{holder}'s {role} {verb}")
   found.append(f"As far as is known, {article} {noun} {verb}")
   return found
+
+
+def _naming(found: Sequence[str], named: bool) -> list[str]:
+  """The plainest cloze of a name, with a verb of naming behind it."""
+  if not named and not any(w.startswith("The name") for w in found):
+    return []
+  for wording in found:
+    if wording.endswith((" is", " are")) and not wording.startswith("The name"):
+      return [f"{wording} {verb}" for verb in _NAMING]
+  return []
 
 
 _HEADS = ("head of state", "head of government")

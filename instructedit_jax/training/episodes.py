@@ -289,18 +289,22 @@ class EpisodeMaker:
     self, record: Record, rng: np.random.Generator
   ) -> list[tuple[Kind, Scored]]:
     """What the unedited model would say once the new answer is given."""
+    # After a question as after a cloze.
+    prompt = record.prompt
+    if rng.random() < 0.5:
+      prompt = self._paraphrase(record, rng)
     text = record.target + augment.continuation(rng)
     if rng.random() < 0.3:
       text = f"{record.target}. {' '.join(self._elsewhere(record, rng))}"
     try:
       # The whole answer, though elsewhere it may be cut: none of it is to stay.
-      answer = len(self._score(record.prompt, record.target, _WHOLE).labels)
+      answer = len(self._score(prompt, record.target, _WHOLE).labels)
     except TooLongError:
       return []
     most = answer + self.config.locality_tokens
     return [
       (kind, Scored(whole.tokens, whole.labels[answer:]))
-      for kind, whole in self._query(Kind.KEEP, record.prompt, text, most)
+      for kind, whole in self._query(Kind.KEEP, prompt, text, most)
     ]
 
   def _elsewhere(
