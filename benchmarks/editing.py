@@ -72,6 +72,8 @@ def latencies(
     "unrestrained": _ours(model, records, enough=0.0),
     "restrained": _ours(model, records, enough=_ALWAYS),
     "both forms": _ours(model, records, both_forms=True),
+    # Untrained, it hardly ever says an answer: all of them cost a round.
+    "insisting": _ours(model, records, insist=1),
     "released": _released(model, peer, records),
     "our editor": _batched(model, peer, records),
   }
@@ -98,6 +100,9 @@ def latencies(
     _ratio("edit latency, restraint at its costliest / none", most, none),
     _ratio(
       "edit latency, both forms / one", times["both forms"], times["ours"]
+    ),
+    _ratio(
+      "edit latency, a further round / none", times["insisting"], times["ours"]
     ),
   ]
 

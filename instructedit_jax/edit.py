@@ -158,8 +158,8 @@ def _define_flags() -> None:
   flags.DEFINE_string(
     "editor",
     "",
-    "Folder of a trained editor, perhaps with :enough=LOSS, or a method:"
-    f" {', '.join(METHODS)}.",
+    "Folder of a trained editor, perhaps with :enough=LOSS or :insist=ROUNDS,"
+    f" or a method: {', '.join(METHODS)}.",
   )
   flags.DEFINE_string(
     "model", None, "Base model; by default the one that the editor names."

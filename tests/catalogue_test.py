@@ -43,15 +43,29 @@ def test_folders(tmp_path):
   gentle = open_editor(f"{tmp_path}:enough=0.25")
   assert isinstance(gentle, TrainedEditor)
   assert gentle.config == dataclasses.replace(plain.config, enough=0.25)
+  both = open_editor(f"{tmp_path}:insist=3:enough=0.25")
+  assert isinstance(both, TrainedEditor)
+  assert both.config == dataclasses.replace(gentle.config, insist=3)
+
+
+def test_a_folder_with_colons(tmp_path):
+  folder = tmp_path / "a:b=c"
+  tiny.editor(tiny.model()).save(folder)
+  assert isinstance(open_editor(f"{folder}"), TrainedEditor)
+  editor = open_editor(f"{folder}:insist=0")
+  assert isinstance(editor, TrainedEditor)
+  assert editor.config.insist == 0
 
 
 @pytest.mark.parametrize(
   ("option", "message"),
   [
-    ("steps=5", "no option 'steps=5'.* one of enough$"),
-    ("enough", "no option 'enough'.* one of enough$"),
+    ("steps=5", "no option 'steps=5'.* one of insist, enough$"),
+    ("enough", "no option 'enough'.* one of insist, enough$"),
     ("enough=little", "enough='little' is not of type float"),
     ("enough=-1", "enough=-1.0: must be at least 0"),
+    ("insist=-1", "insist=-1: must be at least 0"),
+    ("insist=0.5", "insist='0.5' is not of type int"),
   ],
 )
 def test_options_of_folders_that_make_no_sense(option, message, tmp_path):

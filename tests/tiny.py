@@ -56,7 +56,7 @@ def editor(
   base: LanguageModel, method: str = "mend", rate: float = STRONG
 ) -> TrainedEditor:
   """Fresh statistics, identity network: plain gradient descent."""
-  config = EditorConfig(method=method, rate=rate, rounds=1, ridge=0.0)
+  config = EditorConfig(method=method, rate=rate, rounds=1, ridge=0.0, insist=0)
   params, statistics = metalearned.init(jax.random.key(0), config, base.config)
   return TrainedEditor(
     config,

@@ -19,8 +19,8 @@ from instructedit_jax.training.step import OptimizerConfig
 
 
 def untrained(model: LanguageModel) -> TrainedEditor:
-  """Ours."""
-  config = EditorConfig()
+  """Ours; it makes no more rounds than it is told to, as PyTorch's."""
+  config = EditorConfig(insist=0)
   params, statistics = metalearned.init(jax.random.key(0), config, model.config)
   return TrainedEditor(
     config, params, statistics, model.fingerprint, model.config.suffix

@@ -30,9 +30,14 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
       "editor.rows": "all",
       "editor.ridge": 0.0,
       "editor.rounds": 1,
+      "editor.insist": 0,
     },
-    "answer_rows": {"editor.ridge": 0.0, "editor.rounds": 1},
-    "one_round": {"editor.rounds": 1},
+    "answer_rows": {
+      "editor.ridge": 0.0,
+      "editor.rounds": 1,
+      "editor.insist": 0,
+    },
+    "one_round": {"editor.rounds": 1, "editor.insist": 0},
     "three_rounds": {"editor.rounds": 3},
     "four_rounds": {"editor.rounds": 4},
     "no_ridge": {"editor.ridge": 0.0},
@@ -46,6 +51,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     recipe = common.recipe("instructedit_text")
     recipe.editor.rows = rows
     recipe.editor.ridge, recipe.editor.rounds = 0.0, 1
+    recipe.editor.insist = 0
     common.add(config, f"text_{rows}_rows", recipe)
   config.reference = "instructedit"
   return config

@@ -2,8 +2,8 @@
 
 A name may carry other hyperparameters than the defaults, as in
 "ft_m:steps=50:rate=1e-3"; suffix=N loads the model with N editable blocks. A
-folder may carry what a trained editor's edits are restrained to, as in
-"runs/multi:enough=0.005".
+folder may carry how a trained editor is used, as in "runs/multi:enough=0.005"
+or "runs/multi:insist=0".
 """
 
 import dataclasses
@@ -56,7 +56,8 @@ def open_editor(spec: str) -> UsableEditor:
 
   Args:
     spec: one of METHODS, perhaps with ":option=value"s; or the folder of a
-      trained editor or of its training run, perhaps with ":enough=LOSS".
+      trained editor or of its training run, perhaps with ":enough=LOSS" and
+      ":insist=ROUNDS".
 
   Raises:
     UserError: no such name and no such folder, an option that the method does
@@ -68,24 +69,34 @@ def open_editor(spec: str) -> UsableEditor:
     return make(_with(defaults, name, options), spec)
   if pathlib.Path(spec).exists():
     return load_editor(spec)
-  folder, _, option = spec.rpartition(":")
+  folder, options = spec, []
+  # A folder's name may have colons of its own.
+  while ":" in folder and not pathlib.Path(folder).is_dir():
+    folder, _, option = folder.rpartition(":")
+    options.insert(0, option)
   if not folder or not pathlib.Path(folder).is_dir():
     raise UserError(
       f"editor {spec!r}: no such folder, and no method of that name. Give the"
       f" folder of a trained editor, or one of {', '.join(METHODS)}; an"
       " evaluation also takes base, the unedited model"
     )
-  return _trained(folder, [option])
+  return _trained(folder, options)
+
+
+# Options of a trained editor that are about its use alone.
+_IN_USE = ("insist", "enough")
 
 
 def _trained(folder: str, options: Sequence[str]) -> TrainedEditor:
-  """A trained editor, which takes one option alone."""
+  """A trained editor, with another way of using it."""
   editor = load_editor(folder)
-  changes = _changes(folder, {"enough": editor.config.enough}, options)
+  fields = {name: getattr(editor.config, name) for name in _IN_USE}
+  changes = _changes(folder, fields, options)
   try:
-    return editor.restrained(**changes)
+    config = dataclasses.replace(editor.config, **changes)
   except UserError as error:
     raise UserError(f"editor {folder}: {error}") from None
+  return dataclasses.replace(editor, config=config)
 
 
 def _with(defaults: Common, name: str, options: Sequence[str]) -> Common:

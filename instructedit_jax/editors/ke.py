@@ -134,6 +134,20 @@ def propose(
   return LowRankEdit(u, v)
 
 
+def insist(
+  params: Params,
+  statistics: dict[str, Any],
+  config: EditorConfig,
+  model: decoder.Decoder,
+  rows: Rows,
+  edit: LowRankEdit,
+  condition: Condition,
+) -> LowRankEdit:
+  """The edits as they are: of a gated gradient there is no second round."""
+  del params, statistics, config, model, rows, condition
+  return edit
+
+
 def read(
   params: Params,
   model: decoder.Decoder,

@@ -2,7 +2,7 @@
 
 The methods share this code and differ in two places only: where the factors
 come from and what conditions their transformation. What trains and uses them
-calls `init`, `look`, `fold` and `propose`, as of every method in `trainable`.
+calls their functions as of every method in `trainable`.
 
   mend               factors of the bare prompt; nothing else
   instructedit_text  factors of the prompt with the instruction in front, as
@@ -38,6 +38,7 @@ from instructedit_jax.editors import (
   experts,
   gating,
   hypernetwork,
+  insistence,
   modulation,
   ridge,
   row_weights,
@@ -117,6 +118,8 @@ class EditorConfig:
     ridge: first strength of `ridge.decorrelate`; 0 leaves rows as they are, as
       published.
     gates: KnowledgeEditor's networks, in place of `network`.
+    insist: rounds that an edit in use gets beyond these while it does not say
+      its answer, see `insistence`; published: 0. Training makes none.
     enough: mean loss of an answer's tokens (nats) below which an edit in use is
       scaled down, see `restraint`; 0, as published: never. Training does not.
   """
@@ -142,6 +145,7 @@ class EditorConfig:
   gates: gating.GatingConfig = dataclasses.field(
     default_factory=gating.GatingConfig
   )
+  insist: int = 1
   enough: float = 1e-4
 
   def __post_init__(self):
@@ -149,7 +153,7 @@ class EditorConfig:
       raise UserError(
         f"editor.method: {self.method!r} is none of {', '.join(METHODS)}"
       )
-    require_least(self, "editor.", rounds=1, ridge=0, enough=0)
+    require_least(self, "editor.", rounds=1, ridge=0, insist=0, enough=0)
     if self.rows not in ROWS:
       raise UserError(
         f"editor.rows: {self.rows!r} is none of {', '.join(ROWS)}"
@@ -325,11 +329,49 @@ def propose(
   common = (params, statistics, config, shapes(model.config))
   edit = propose_round(*common, factors, condition, 0)
   for index in range(1, config.rounds):
-    # Factors are constants, in this round as in the first.
-    so_far = jax.lax.stop_gradient(edit)
-    left, _ = edit_factors(model, rows, config.rows, so_far)
-    edit = edit + propose_round(*common, left, condition, index)
+    edit = edit + _further(*common, model, rows, edit, condition, index)
   return edit
+
+
+def insist(
+  params: Params,
+  statistics: hypernetwork.Statistics,
+  config: EditorConfig,
+  model: decoder.Decoder,
+  rows: Rows,
+  edit: LowRankEdit,
+  condition: Condition,
+) -> LowRankEdit:
+  """Edits from `propose`, a round further where they do not say their answers.
+
+  The last round's step sizes serve for it, see `insistence`.
+  """
+
+  def another(so_far: LowRankEdit) -> LowRankEdit:
+    common = (params, statistics, config, shapes(model.config), model, rows)
+    return _further(*common, so_far, condition, config.rounds - 1)
+
+  return insistence.insisted(edit, model, rows, another, config.insist)
+
+
+def _further(
+  params: Params,
+  statistics: hypernetwork.Statistics,
+  config: EditorConfig,
+  matrices: hypernetwork.Shapes,
+  model: decoder.Decoder,
+  rows: Rows,
+  edit: LowRankEdit,
+  condition: Condition,
+  index: int,
+) -> LowRankEdit:
+  """What a round adds to edits that have been made so far."""
+  # Factors are constants, in this round as in the first.
+  so_far = jax.lax.stop_gradient(edit)
+  left, _ = edit_factors(model, rows, config.rows, so_far)
+  return propose_round(
+    params, statistics, config, matrices, left, condition, index
+  )
 
 
 def propose_round(

@@ -60,6 +60,19 @@ class Trainable(Protocol):
   ) -> LowRankEdit:
     """B independent edits of B requests."""
 
+  def insist(
+    self,
+    params: Params,
+    statistics: Any,
+    config: EditorConfig,
+    model: decoder.Decoder,
+    rows: Rows,
+    edit: LowRankEdit,
+    condition: Condition,
+    /,
+  ) -> LowRankEdit:
+    """These edits as they are used: stronger where that takes more."""
+
 
 _MODULES: dict[str, Trainable] = {
   **dict.fromkeys(metalearned.METHODS, metalearned),

@@ -265,7 +265,7 @@ def _propose(
 ) -> LowRankEdit:
   model, method = nnx.merge(graph, weights), trainable.of(config)
   seen, _ = method.look(model, rows, config)
-  edit = method.propose(
-    params, statistics, config, model, rows, seen, condition
-  )
+  common = (params, statistics, config, model, rows)
+  edit = method.propose(*common, seen, condition)
+  edit = method.insist(*common, edit, condition)
   return restraint.restrained(edit, model, rows, config.enough)

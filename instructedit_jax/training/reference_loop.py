@@ -230,6 +230,7 @@ def exported(
       rows="all",
       rounds=1,
       ridge=0.0,
+      insist=0,
       enough=0.0,
     ),
     params,
