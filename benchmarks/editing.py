@@ -4,7 +4,8 @@ r"""Editing: how long one request takes, and what an edit costs generation.
 
 Latency is of one instructed request on a warm process, from its text to an edit
 ready for use; the prompt is new, the instruction (one of a task's few) was met
-before, and the edit is made from one form of the prompt unless said otherwise.
+before, and the edit is made from one form of the prompt and in two rounds
+unless said otherwise.
 PyTorch makes (a) the released edit, rank 1920 from the instructed prompt,
 dense, and (b) our default editor's, both one at a time. Generation is greedy,
 of a fixed number of tokens, with an edit applied (ours factored, PyTorch's in

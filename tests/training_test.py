@@ -203,9 +203,13 @@ def test_first_edits_already_descend(model, method, rounds, both_forms):
       assert _loss(model, prompt, request.target, edit[i]) < before
 
 
-def test_a_second_round_takes_the_edited_models_factors(model):
-  """Two rounds equal two edits, the second made on the merged model."""
-  config = dataclasses.replace(tiny.config("mend").editor, rounds=1)
+@pytest.mark.parametrize("more", [{"rounds": 2}, {"insist": 1}])
+def test_a_second_round_takes_the_edited_models_factors(model, more):
+  """Two rounds equal two edits, the second made on the merged model.
+
+  The first leaves the answer unsaid, so that one is made in use, too.
+  """
+  config = dataclasses.replace(tiny.config("mend").editor, rounds=1, insist=0)
   params, statistics = metalearned.init(jax.random.key(0), config, model.config)
   request = [Request("The sky is", "green")]
   one = TrainedEditor(
@@ -217,8 +221,11 @@ def test_a_second_round_takes_the_edited_models_factors(model):
   second = again.propose(merged, request)
   twice = dataclasses.replace(
     one,
-    config=dataclasses.replace(config, rounds=2),
-    params={**params, "rates": jnp.tile(params["rates"], (2, 1))},
+    config=dataclasses.replace(config, **more),
+    params={
+      **params,
+      "rates": jnp.tile(params["rates"], (more.get("rounds", 1), 1)),
+    },
   )
   both = twice.propose(model, request).dense()
   for name, update in (first + second).dense().items():
