@@ -56,7 +56,7 @@ def _where(
     lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
     jax.eval_shape(another, edit),
   )
-  # Most batches want none, and pay for the question alone.
+  # Where no edit of the batch wants one, the question is all it costs.
   added = jax.lax.cond(wanted_B.any(), another, lambda _: nothing, edit)
   # Not times 0: where a round is not wanted, it need not be finite either.
   return jax.tree.map(
