@@ -3,14 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from instructedit_jax.editing.prefix import PrefixCache
+from instructedit_jax.editors.answers import answers_of
 from instructedit_jax.editors.base import Request
-from instructedit_jax.editors.metalearned import EditorConfig, edit_factors
-from instructedit_jax.editors.restraint import (
-  answer_losses,
-  least_strength,
-  restrained,
-)
+from instructedit_jax.editors.metalearned import EditorConfig
+from instructedit_jax.editors.restraint import least_strength, restrained
 from instructedit_jax.errors import UserError
 from tests import tiny
 
@@ -25,7 +21,7 @@ def _strengths(rates, enough):
   """Where exp(-rate * strength) is the loss."""
   rates = jnp.asarray(rates)
   return least_strength(
-    lambda strength_B: jnp.exp(-rates * strength_B), len(rates), enough
+    lambda strength_B: jnp.exp(-rates * strength_B), jnp.exp(-rates), enough
   )
 
 
@@ -49,28 +45,20 @@ def test_what_was_chosen_was_seen_to_do():
   def loss(strength_B):
     return jnp.where((strength_B > 0.3) & (strength_B < 0.8), 1.0, 0.0)
 
-  found = least_strength(loss, 2, 0.5)
+  found = least_strength(loss, loss(jnp.ones(2)), 0.5)
   assert (loss(found) <= 0.5).all()
-
-
-def test_losses_are_those_that_factors_are_made_of():
-  model, rows, edit = _proposed(rate=0.3)
-  decoder = model.decoder()
-  _, expected = edit_factors(decoder, rows, "answer", edit)
-  np.testing.assert_allclose(
-    answer_losses(decoder, rows, edit), expected, rtol=1e-5, atol=1e-6
-  )
 
 
 def test_a_strong_edit_is_scaled_down_to_a_loss_that_will_do():
   model, rows, edit = _proposed(rate=3.0)
   decoder = model.decoder()
-  whole = np.asarray(answer_losses(decoder, rows, edit))
+  answers = answers_of(edit, decoder, rows)
+  whole = np.asarray(answers.loss)
   real = np.arange(len(whole)) < len(_REQUESTS)
   enough = float(np.sort(whole[real])[1:].mean())  # two edits have to spare
   before = _norms(edit)
-  after = restrained(edit, decoder, rows, enough)
-  losses = np.asarray(answer_losses(decoder, rows, after))
+  after = restrained(edit, answers, decoder, rows, enough)
+  losses = np.asarray(answers_of(after, decoder, rows).loss)
   spare = real & (whole < enough)
   assert spare.sum() == 2
   assert (losses[spare] <= enough).all()
@@ -83,14 +71,15 @@ def test_rows_of_padding_are_left_alone():
   """Else one of them would have every batch searched."""
   model, rows, edit = _proposed(rate=3.0)
   filled = jax.tree.map(lambda leaf: leaf.at[len(_REQUESTS) :].set(1), edit)
-  least = restrained(filled, model.decoder(), rows, 1e9)
+  answers = answers_of(filled, model.decoder(), rows)
+  least = restrained(filled, answers, model.decoder(), rows, 1e9)
   strengths = np.array(_norms(least) / _norms(filled))
   np.testing.assert_allclose(strengths, [1 / 16] * 3 + [1], rtol=1e-5)
 
 
 def test_nothing_is_enough_for_0():
   model, rows, edit = _proposed(rate=5.0)
-  assert restrained(edit, model.decoder(), rows, 0.0) is edit
+  assert restrained(edit, None, model.decoder(), rows, 0.0) is edit
 
 
 def test_a_neighbour_in_the_batch_changes_nothing():
@@ -121,22 +110,12 @@ def test_what_is_enough_must_be_a_loss(value):
 
 
 def _editor(model, rate, enough):
-  return tiny.editor(model, rate=rate).restrained(enough)
+  return tiny.editor(model, rate=rate).using(enough=enough)
 
 
 def _proposed(rate):
   model = tiny.model()
-  editor = _editor(model, rate, enough=0.0)
-  rows, _ = editor.inputs(model, _REQUESTS, PrefixCache(model))
-  edit = editor.propose_each(model, _REQUESTS)
-  padded = len(rows.hidden) - len(_REQUESTS)
-  return (
-    model,
-    rows,
-    jax.tree.map(
-      lambda leaf: jnp.pad(leaf, [(0, padded), (0, 0), (0, 0)]), edit
-    ),
-  )
+  return model, *tiny.proposed(_editor(model, rate, 0.0), model, _REQUESTS)
 
 
 def _norms(edit):

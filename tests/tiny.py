@@ -5,11 +5,13 @@ import functools
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from instructedit_jax.editing.edits import Edit
+from instructedit_jax.editing.edits import Edit, LowRankEdit
 from instructedit_jax.editing.prefix import PrefixCache
+from instructedit_jax.editing.rows import Rows
 from instructedit_jax.editing.sequences import score
 from instructedit_jax.editors import metalearned
 from instructedit_jax.editors.base import Request
@@ -65,6 +67,22 @@ def editor(
     base.fingerprint,
     base.config.suffix,
     {"model": base.name},
+  )
+
+
+def proposed(
+  made: TrainedEditor, base: LanguageModel, requests: Sequence[Request]
+) -> tuple[Rows, LowRankEdit]:
+  """The requests as padded rows, and an edit for each of them."""
+  rows, _ = made.inputs(base, requests, PrefixCache(base))
+  return rows, padded(made.propose_each(base, requests), len(rows.hidden))
+
+
+def padded(edits: LowRankEdit, count: int) -> LowRankEdit:
+  """The edits, with empty ones behind them."""
+  more = count - len(next(iter(edits.v.values())))
+  return jax.tree.map(
+    lambda leaf: jnp.pad(leaf, [(0, more), (0, 0), (0, 0)]), edits
   )
 
 

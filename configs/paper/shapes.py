@@ -4,6 +4,9 @@ import ml_collections
 
 from configs.paper import common
 
+_ONE_ROUND = {"editor.rounds": 1, "editor.insist": 0}
+_PUBLISHED = _ONE_ROUND | {"editor.ridge": 0.0}
+
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
   """Returns the experiment; `arg` is a model, see `common`."""
@@ -26,18 +29,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     "only_delta": {"editor.network.sides": "delta"},
     "one_each": {"editor.network.shared": False},
     "clamped": {"editor.network.last_clamp": True},
-    "all_rows": {
-      "editor.rows": "all",
-      "editor.ridge": 0.0,
-      "editor.rounds": 1,
-      "editor.insist": 0,
-    },
-    "answer_rows": {
-      "editor.ridge": 0.0,
-      "editor.rounds": 1,
-      "editor.insist": 0,
-    },
-    "one_round": {"editor.rounds": 1, "editor.insist": 0},
+    "all_rows": _PUBLISHED | {"editor.rows": "all"},
+    "answer_rows": _PUBLISHED,
+    "one_round": _ONE_ROUND,
     "three_rounds": {"editor.rounds": 3},
     "four_rounds": {"editor.rounds": 4},
     "no_ridge": {"editor.ridge": 0.0},
@@ -49,9 +43,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   # The instruction as text, with its rows in the update and without.
   for rows in ("all", "answer"):
     recipe = common.recipe("instructedit_text")
-    recipe.editor.rows = rows
-    recipe.editor.ridge, recipe.editor.rounds = 0.0, 1
-    recipe.editor.insist = 0
+    recipe.update_from_flattened_dict(_PUBLISHED | {"editor.rows": rows})
     common.add(config, f"text_{rows}_rows", recipe)
   config.reference = "instructedit"
   return config

@@ -7,9 +7,10 @@ or "runs/multi:insist=0".
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from instructedit_jax.editors import fine_tuning
 from instructedit_jax.editors.base import Editor
@@ -21,6 +22,8 @@ from instructedit_jax.editors.training_free import Common
 from instructedit_jax.editors.ultraedit import UltraEdit, UltraEditConfig
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.language_model import LanguageModel
+
+T = TypeVar("T")
 
 
 class UsableEditor(Editor, Protocol):
@@ -66,7 +69,11 @@ def open_editor(spec: str) -> UsableEditor:
   name, *options = spec.split(":")
   if name in METHODS:
     defaults, make = METHODS[name]
-    return make(_with(defaults, name, options), spec)
+    fields = {
+      f.name: getattr(defaults, f.name) for f in dataclasses.fields(defaults)
+    }
+    replaced = functools.partial(dataclasses.replace, defaults)
+    return make(_with(name, fields, options, replaced), spec)
   if pathlib.Path(spec).exists():
     return load_editor(spec)
   folder, options = spec, []
@@ -91,22 +98,19 @@ def _trained(folder: str, options: Sequence[str]) -> TrainedEditor:
   """A trained editor, with another way of using it."""
   editor = load_editor(folder)
   fields = {name: getattr(editor.config, name) for name in _IN_USE}
-  changes = _changes(folder, fields, options)
-  try:
-    config = dataclasses.replace(editor.config, **changes)
-  except UserError as error:
-    raise UserError(f"editor {folder}: {error}") from None
-  return dataclasses.replace(editor, config=config)
+  return _with(folder, fields, options, editor.using)
 
 
-def _with(defaults: Common, name: str, options: Sequence[str]) -> Common:
-  """The defaults with some values replaced by "option=value" texts."""
-  fields = {
-    f.name: getattr(defaults, f.name) for f in dataclasses.fields(defaults)
-  }
+def _with(
+  name: str,
+  fields: Mapping[str, Any],
+  options: Sequence[str],
+  replaced: Callable[..., T],
+) -> T:
+  """`replaced` with the values that "option=value" texts give to `fields`."""
   changes = _changes(name, fields, options)
   try:
-    return dataclasses.replace(defaults, **changes)
+    return replaced(**changes)
   except UserError as error:
     raise UserError(f"editor {name}: {error}") from None
 

@@ -6,7 +6,7 @@ would never have said. One more for every request reaches neighbours; here only
 those get it whose own prompt, in either form, still has another likeliest token
 somewhere in its answer. The counterpart of `restraint`, in use only.
 
-Axes: B edits, one a row; P answer places.
+Axes: B edits, one a row.
 """
 
 from collections.abc import Callable
@@ -14,67 +14,64 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from instructedit_jax.editing import places
 from instructedit_jax.editing.edits import LowRankEdit
 from instructedit_jax.editing.rows import Rows
+from instructedit_jax.editors.answers import Answers, answers_of
 from instructedit_jax.models import decoder
-from instructedit_jax.models.likeliest import likeliest
+
+# What one more round adds to edits [B, R, ...], [B, R', ...].
+Another = Callable[[LowRankEdit], LowRankEdit]
 
 
 def insisted(
   edit: LowRankEdit,
+  answers: Answers,
   model: decoder.Decoder,
   rows: Rows,
-  another: Callable[[LowRankEdit], LowRankEdit],
+  another: Another,
   rounds: int,
-) -> LowRankEdit:
+) -> tuple[LowRankEdit, Answers]:
   """The edits, with up to `rounds` more where an answer is not said.
 
   Args:
     edit: B independent edits, [B, R, ...].
+    answers: what they say.
     model: the frozen decoder.
     rows: the requests, one a row.
-    another: what one more round adds to such edits, [B, R', ...].
+    another: makes one more round.
     rounds: at most so many are added; 0 leaves every edit as it is.
 
   Returns:
-    [B, R + rounds * R', ...]: zeros where nothing was added.
+    [B, R + rounds * R', ...], zeros where nothing was added, and what these
+    edits say.
   """
   for _ in range(rounds):
-    unsaid_B = ~says_answers(model, rows, edit)
-    edit = edit + _where(unsaid_B, another, edit)
-  return edit
+    added, answers = _round(edit, answers, model, rows, another)
+    edit = edit + added
+  return edit, answers
 
 
-def _where(
-  wanted_B: jax.Array,
-  another: Callable[[LowRankEdit], LowRankEdit],
+def _round(
   edit: LowRankEdit,
-) -> LowRankEdit:
-  """Another round for some of the edits, zeros for the rest."""
+  answers: Answers,
+  model: decoder.Decoder,
+  rows: Rows,
+  another: Another,
+) -> tuple[LowRankEdit, Answers]:
+  """One more round where an answer is not said, zeros elsewhere."""
   nothing = jax.tree.map(
     lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
     jax.eval_shape(another, edit),
   )
-  # Where no edit of the batch wants one, the question is all it costs.
-  added = jax.lax.cond(wanted_B.any(), another, lambda _: nothing, edit)
-  # Not times 0: where a round is not wanted, it need not be finite either.
-  return jax.tree.map(
-    lambda leaf, none: jnp.where(wanted_B[:, None, None], leaf, none),
-    added,
-    nothing,
-  )
 
+  def insist() -> tuple[LowRankEdit, Answers]:
+    # Not times 0: where a round is not wanted, it need not be finite either.
+    added = jax.tree.map(
+      lambda leaf, none: jnp.where(answers.said[:, None, None], none, leaf),
+      another(edit),
+      nothing,
+    )
+    return added, answers_of(edit + added, model, rows)
 
-def says_answers(
-  model: decoder.Decoder, rows: Rows, edit: LowRankEdit
-) -> jax.Array:
-  """Whether each answer's tokens are all the likeliest, bool [B].
-
-  True of a row of padding.
-  """
-  hidden = model.suffix(rows.hidden, rows.sequence, edit.tap(), rows.at)
-  tokens_BP = places.at_real(
-    lambda h: likeliest(model.logits(h)), rows.mask, hidden
-  )
-  return ((tokens_BP == rows.labels) | ~rows.mask).all(-1)
+  # Where every answer of a batch is said, nothing is computed.
+  return jax.lax.cond(answers.said.all(), lambda: (nothing, answers), insist)

@@ -46,6 +46,7 @@ from instructedit_jax.models import decoder
 from instructedit_jax.models.config import DecoderConfig
 
 READS_TOKENS = True
+further = None  # of a gated gradient there is no second round
 
 
 class Seen(NamedTuple):
@@ -132,20 +133,6 @@ def propose(
       [delta * gate.outputs[:, None], gate.own_outputs[:, None]], 1
     )
   return LowRankEdit(u, v)
-
-
-def insist(
-  params: Params,
-  statistics: dict[str, Any],
-  config: EditorConfig,
-  model: decoder.Decoder,
-  rows: Rows,
-  edit: LowRankEdit,
-  condition: Condition,
-) -> LowRankEdit:
-  """The edits as they are: of a gated gradient there is no second round."""
-  del params, statistics, config, model, rows, condition
-  return edit
 
 
 def read(

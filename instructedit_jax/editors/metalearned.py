@@ -38,7 +38,6 @@ from instructedit_jax.editors import (
   experts,
   gating,
   hypernetwork,
-  insistence,
   modulation,
   ridge,
   row_weights,
@@ -326,49 +325,33 @@ def propose(
     factors: of the unedited model, from `edit_factors`.
     condition: the requests' instructions.
   """
-  common = (params, statistics, config, shapes(model.config))
-  edit = propose_round(*common, factors, condition, 0)
+  learned = (params, statistics, config)
+  edit = propose_round(*learned, shapes(model.config), factors, condition)
   for index in range(1, config.rounds):
-    edit = edit + _further(*common, model, rows, edit, condition, index)
+    edit += further(*learned, model, rows, condition, edit, index)
   return edit
 
 
-def insist(
+def further(
   params: Params,
   statistics: hypernetwork.Statistics,
   config: EditorConfig,
   model: decoder.Decoder,
   rows: Rows,
-  edit: LowRankEdit,
   condition: Condition,
+  edit: LowRankEdit,
+  index: int = -1,
 ) -> LowRankEdit:
-  """Edits from `propose`, a round further where they do not say their answers.
+  """What a round adds to edits that have been made so far.
 
-  The last round's step sizes serve for it, see `insistence`.
+  Args:
+    edit: B independent edits, one a row.
+    index: whose step sizes serve; in use the last round's, for any beyond.
   """
-
-  def another(so_far: LowRankEdit) -> LowRankEdit:
-    common = (params, statistics, config, shapes(model.config), model, rows)
-    return _further(*common, so_far, condition, config.rounds - 1)
-
-  return insistence.insisted(edit, model, rows, another, config.insist)
-
-
-def _further(
-  params: Params,
-  statistics: hypernetwork.Statistics,
-  config: EditorConfig,
-  matrices: hypernetwork.Shapes,
-  model: decoder.Decoder,
-  rows: Rows,
-  edit: LowRankEdit,
-  condition: Condition,
-  index: int,
-) -> LowRankEdit:
-  """What a round adds to edits that have been made so far."""
   # Factors are constants, in this round as in the first.
   so_far = jax.lax.stop_gradient(edit)
   left, _ = edit_factors(model, rows, config.rows, so_far)
+  matrices = shapes(model.config)
   return propose_round(
     params, statistics, config, matrices, left, condition, index
   )

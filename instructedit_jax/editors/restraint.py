@@ -16,9 +16,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from instructedit_jax.editing import head, places
 from instructedit_jax.editing.edits import LowRankEdit
 from instructedit_jax.editing.rows import Rows
+from instructedit_jax.editors.answers import Answers, answers_of
 from instructedit_jax.models import decoder
 
 # Strengths are multiples of 2^-_HALVINGS.
@@ -26,12 +26,17 @@ _HALVINGS = 4
 
 
 def restrained(
-  edit: LowRankEdit, model: decoder.Decoder, rows: Rows, enough: float
+  edit: LowRankEdit,
+  answers: Answers,
+  model: decoder.Decoder,
+  rows: Rows,
+  enough: float,
 ) -> LowRankEdit:
   """The edits, scaled down where their own answers are more than sure.
 
   Args:
     edit: B independent edits.
+    answers: what they say.
     model: the frozen decoder.
     rows: the requests, one a row.
     enough: mean loss of an answer's tokens, in nats, that will do; 0 leaves
@@ -40,32 +45,18 @@ def restrained(
   if not enough:
     return edit
 
-  # Padding has nothing to spare: it must not keep the search going.
-  real_B = rows.mask.any(-1)
-
   def loss(strength_B: jax.Array) -> jax.Array:
     scaled = edit.scale(strength_B[:, None, None])
-    return jnp.where(real_B, answer_losses(model, rows, scaled), jnp.inf)
+    return answers_of(scaled, model, rows).loss
 
-  strength_B = least_strength(loss, len(rows.hidden), enough)
+  # Padding has nothing to spare: it must not keep the search going.
+  whole_B = jnp.where(rows.mask.any(-1), answers.loss, jnp.inf)
+  strength_B = least_strength(loss, whole_B, enough)
   return edit.scale(strength_B[:, None, None])
 
 
-def answer_losses(
-  model: decoder.Decoder, rows: Rows, edit: LowRankEdit
-) -> jax.Array:
-  """Mean loss of each request's answer with its edit, [B] in nats."""
-  hidden = model.suffix(rows.hidden, rows.sequence, edit.tap(), rows.at)
-
-  def loss(h: jax.Array, labels: jax.Array) -> jax.Array:
-    return head.answer_loss(model.logits(h), labels)[0]
-
-  each_BP = places.at_real(loss, rows.mask, hidden, rows.labels)
-  return each_BP.sum(-1) / jnp.maximum(rows.mask.sum(-1), 1)
-
-
 def least_strength(
-  loss: Callable[[jax.Array], jax.Array], count: int, enough: float
+  loss: Callable[[jax.Array], jax.Array], whole_B: jax.Array, enough: float
 ) -> jax.Array:
   """A strength of at most 1 whose loss is still `enough`, found by halving.
 
@@ -74,14 +65,13 @@ def least_strength(
 
   Args:
     loss: strengths [B] to losses [B].
-    count: B.
+    whole_B: the losses at strength 1.
     enough: the largest loss that will do.
 
   Returns:
     float32 [B]; 1 where the loss at 1 is not below `enough`.
   """
-  whole_B = jnp.ones(count)
-  spare_B = loss(whole_B) < enough
+  spare_B = whole_B < enough
 
   def going_on(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
     # Most batches have no edit to spare, and end here.
@@ -96,6 +86,7 @@ def least_strength(
     low_B = jnp.where(does_B, low_B, middle_B)
     return turn + 1, low_B, jnp.where(does_B, middle_B, high_B)
 
-  start = (jnp.zeros((), jnp.int32), jnp.zeros(count), whole_B)
+  none_B, all_B = jnp.zeros(len(whole_B)), jnp.ones(len(whole_B))
+  start = (jnp.zeros((), jnp.int32), none_B, all_B)
   _, _, high_B = jax.lax.while_loop(going_on, halve, start)
-  return jnp.where(spare_B, high_B, whole_B)
+  return jnp.where(spare_B, high_B, all_B)

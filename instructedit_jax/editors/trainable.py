@@ -4,6 +4,7 @@ A new one is a module with these functions, a line here, and a line in
 `metalearned.METHODS`.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -60,18 +61,12 @@ class Trainable(Protocol):
   ) -> LowRankEdit:
     """B independent edits of B requests."""
 
-  def insist(
-    self,
-    params: Params,
-    statistics: Any,
-    config: EditorConfig,
-    model: decoder.Decoder,
-    rows: Rows,
-    edit: LowRankEdit,
-    condition: Condition,
-    /,
-  ) -> LowRankEdit:
-    """These edits as they are used: stronger where that takes more."""
+  @property
+  def further(self) -> Callable[..., LowRankEdit] | None:
+    """What one more round adds to edits; None where there is none.
+
+    Takes what `propose` takes, with these edits last, in place of `seen`.
+    """
 
 
 _MODULES: dict[str, Trainable] = {

@@ -26,9 +26,11 @@ from instructedit_jax.editors import (
   conditioner,
   gating,
   hypernetwork,
+  insistence,
   restraint,
   trainable,
 )
+from instructedit_jax.editors.answers import answers_of
 from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.metalearned import (
   SAID,
@@ -114,13 +116,18 @@ class TrainedEditor:
     """One edit that makes every request: the requests' edits, added up."""
     return self.propose_each(model, requests, cache).combined()
 
-  def restrained(self, enough: float) -> Self:
-    """This editor with another `EditorConfig.enough`.
+  def using(self, **changes: float) -> Self:
+    """This editor, used in another way.
 
-    0.005 nats spare neighbours of an easy fact and the text after its answer,
-    and some wordings of it no longer follow; 0 restrains nothing.
+    Args:
+      changes: another `EditorConfig.enough` or `insist`. With enough=0.005
+        nats neighbours of an easy fact and the text after its answer are
+        spared, and some wordings of it no longer follow.
+
+    Raises:
+      UserError: a value that makes no sense.
     """
-    config = dataclasses.replace(self.config, enough=enough)
+    config = dataclasses.replace(self.config, **changes)  # type: ignore[arg-type]
     return dataclasses.replace(self, config=config)
 
   def check(self, model: LanguageModel) -> None:
@@ -267,5 +274,10 @@ def _propose(
   seen, _ = method.look(model, rows, config)
   common = (params, statistics, config, model, rows)
   edit = method.propose(*common, seen, condition)
-  edit = method.insist(*common, edit, condition)
-  return restraint.restrained(edit, model, rows, config.enough)
+  answers = answers_of(edit, model, rows)
+  if method.further is not None:
+    another = functools.partial(method.further, *common, condition)
+    edit, answers = insistence.insisted(
+      edit, answers, model, rows, another, config.insist
+    )
+  return restraint.restrained(edit, answers, model, rows, config.enough)
