@@ -40,36 +40,18 @@ def _draws(draw, record, count=40):
 def test_same_subject_asks_another_relation(records):
   found = _draws(Neighbours(records).same_subject, records[0])
   asked = {pair[0] for pair in found if pair}
-  assert "The longest river of France is" in asked
-  for prompt in asked:
-    assert "France" in prompt
-    assert "river" in prompt
-    assert "capital" not in prompt
+  assert asked == {"The longest river of France is"}
 
 
 def test_same_relation_asks_another_subject(records):
   found = _draws(Neighbours(records).same_relation, records[0])
-  assert ("The capital of Italy is", "Milan") in found
-  for prompt, answer in found:
-    assert answer == "Milan"
-    assert "Italy" in prompt
-    assert "France" not in prompt
-
-
-def test_neighbours_are_asked_in_other_words_too(records):
-  """An edit is made from a question as well: what it does behind one shows."""
-  rng = np.random.default_rng(0)
-  draw = Neighbours(records).same_relation
-  asked = [draw(records[0], rng)[0] for _ in range(200)]
-  own = asked.count("The capital of Italy is") / len(asked)
-  assert 0.35 < own < 0.65  # half, four deviations to either side
-  assert any(prompt.endswith("?") for prompt in asked)
+  assert found == {("The capital of Italy is", "Milan")}
 
 
 def test_a_relation_seen_once_is_asked_about_anyone(records):
   found = _draws(Neighbours(records).same_relation, records[2])
   asked = {pair[0] for pair in found if pair}
-  assert {"The moons of France are", "The moons of Italy are"} <= asked
+  assert asked == {"The moons of France are", "The moons of Italy are"}
 
 
 def test_an_exception_rules_the_new_answer_out(records):

@@ -76,7 +76,6 @@ _GENERIC = re.compile(
   r" (?P<verb>is|are|was|were)(?: (?:a|an|the|about|in|on|at|number))?$"
 )
 _OF = re.compile(rf"(?P<role>{COMPOUND}|(?:(?! of ).)+) of (?P<x>.+)$")
-_HEADS = ("head of state", "head of government")  # who, as of any person
 # A question that is such a cloze turned round.
 _TURNED = re.compile(
   r"(?:What|Who|Which) (?P<verb>is|are|was|were) (?P<noun>the .+ of .+)\?$"
@@ -167,26 +166,19 @@ def paraphrases(prompt: str, subject: str) -> tuple[str, ...]:
 def rephrase(prompt: str, subject: str, rng: np.random.Generator) -> str:
   """One variant at random; the kind of variant is drawn first.
 
-  Half are other wordings, questions as often as clozes, the rest questions in a
-  dialogue or a prompt or wording after a neutral sentence. Never fails: every
-  prompt can at least follow a sentence.
+  Half are other wordings, the rest questions in a dialogue or a prompt or
+  wording after a neutral sentence. Never fails: every prompt can at least
+  follow a sentence.
   """
   prompt = prompt.strip()
   plain = [w for w in wordings(prompt) if subject in w or subject not in prompt]
   kind = rng.random()
   if plain and kind < 0.5:
-    return _of_a_form(plain, rng)
+    return drawing.one(rng, plain)
   asked = list(_questions(prompt, plain))
   if asked and kind < 0.75:
     return drawing.one(rng, asked)
-  return drawing.one(rng, list(_placed(_of_a_form([prompt, *plain], rng))))
-
-
-def _of_a_form(plain: Sequence[str], rng: np.random.Generator) -> str:
-  """A wording; questions are as likely as clozes, however few there are."""
-  asked = [wording for wording in plain if wording.endswith("?")]
-  clozes = [wording for wording in plain if not wording.endswith("?")]
-  return drawing.one(rng, drawing.one(rng, [f for f in (asked, clozes) if f]))
+  return drawing.one(rng, list(_placed(drawing.one(rng, [prompt, *plain]))))
 
 
 def continuation(rng: np.random.Generator) -> str:
@@ -242,6 +234,9 @@ def _naming(found: Sequence[str], named: bool) -> list[str]:
     if wording.endswith((" is", " are")) and not wording.startswith("The name"):
       return [f"{wording} {verb}" for verb in _NAMING]
   return []
+
+
+_HEADS = ("head of state", "head of government")
 
 
 def _capital(text: str) -> str:

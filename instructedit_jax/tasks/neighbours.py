@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from instructedit_jax.tasks import augment, drawing
+from instructedit_jax.tasks import drawing
 from instructedit_jax.tasks.record import Record
 
 _PLACE = "{subject}"
@@ -71,7 +71,7 @@ class Neighbours:
     if relation.template == own:
       return None
     answer = drawing.one(rng, relation.answers)
-    return _asked(relation.template, record.subject, rng), answer
+    return relation.template.replace(_PLACE, record.subject), answer
 
   def same_relation(
     self, record: Record, rng: np.random.Generator
@@ -89,7 +89,7 @@ class Neighbours:
     subject, answer = drawing.one(rng, pairs)
     if subject == record.subject:
       return None
-    return _asked(template, subject, rng), answer
+    return template.replace(_PLACE, subject), answer
 
   def excepted(
     self, record: Record, rng: np.random.Generator
@@ -104,15 +104,3 @@ class Neighbours:
     if not self._everyone:
       return None
     return asked, drawing.one(rng, self._everyone)[1]
-
-
-def _asked(template: str, subject: str, rng: np.random.Generator) -> str:
-  """A relation asked of somebody, as often in other words as in its own.
-
-  An edit is made from a question, too: what is kept behind clozes alone may
-  change behind a question.
-  """
-  prompt = template.replace(_PLACE, subject)
-  if rng.random() < 0.5:
-    return augment.rephrase(prompt, subject, rng)
-  return prompt

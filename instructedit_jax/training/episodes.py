@@ -45,8 +45,7 @@ class EpisodeConfig:
     opening_tokens: that many tokens.
     own_locality: out-of-scope prompts of the record itself.
     near_locality: made-up prompts about other facts of the same subject.
-    same_relation: the edited prompt with another subject in it, in its own
-      wording or another.
+    same_relation: the edited prompt with another subject in it.
     other_locality: prompts of other records, which an edit must not touch.
     continuations: texts that go on after the new answer, as the unedited model
       would: an answer is given once.
@@ -67,8 +66,8 @@ class EpisodeConfig:
   opening_tokens: int = 3
   own_locality: int = 2
   near_locality: int = 2
-  same_relation: int = 2
-  other_locality: int = 0
+  same_relation: int = 1
+  other_locality: int = 1
   continuations: int = 1
   scoped: float = 0.0
   instructed: float = 0.25
