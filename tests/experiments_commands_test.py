@@ -41,7 +41,7 @@ def given(tmp_path_factory):
   model, found = load_model("random:tiny-llama"), {}
   for method in ("mend", "instructedit_text"):
     folder = root / method
-    tiny.editor(model, method).save(folder)
+    tiny.editor(model, method, rate=30.0).save(folder)
     found[method] = (str(folder),)
   return found
 
@@ -70,6 +70,11 @@ def _setup(name, config, tmp_path, given, **changes):
 
 def _read(tmp_path, name):
   return json.loads((tmp_path / "out" / name).read_text())
+
+
+def _alike(value):
+  """As near as single precision's divergences of some 0.01 are: 1e-4 seen."""
+  return pytest.approx(value, rel=1e-3)
 
 
 @pytest.mark.parametrize("path", PAPER, ids=lambda p: p.stem)
@@ -144,7 +149,7 @@ def test_how_far_an_edit_reaches(tmp_path, given):
     assert len(mine) == 1
   kl = "locality_kl"
   text = "instructedit_text"
-  assert held["wide", text, kl] != held["verbatim", text, kl]
+  assert held["wide", text, kl] != _alike(held["verbatim", text, kl])
   assert 0 <= held["verbatim", "mend", "obeyed"] <= 100
   assert [(d["editor"], d["other"]) for d in found["differences"]] == [
     (text, "mend")
@@ -170,19 +175,23 @@ def test_what_an_instruction_does(tmp_path, given, monkeypatch):
   kl = "locality_kl"
   # MEND reads no instruction: it edits the same whatever it is told.
   for condition in ("seen", "held_out", "natural"):
-    assert held[condition, "mend", "bare", kl] == pytest.approx(
+    assert held[condition, "mend", "bare", kl] == _alike(
       held["none", "mend", "bare", kl]
     )
   text = "instructedit_text"
-  assert held["held_out", text, "bare", kl] != held["none", text, "bare", kl]
+  assert held["held_out", text, "bare", kl] != _alike(
+    held["none", text, "bare", kl]
+  )
   # Not told, it edits as without, and its old facts are asked plainly anyway.
-  assert held["untold", text, "instructed", kl] == pytest.approx(
+  assert held["untold", text, "instructed", kl] == _alike(
     held["none", text, "bare", kl]
   )
   pairs = {(d["editor"], d["other"]) for d in found["differences"]}
   assert (f"{text}, held_out", f"{text}, seen") in pairs
   assert (f"{text}, natural", f"{text}, held_out") in pairs
-  assert held["natural", text, "bare", kl] != held["held_out", text, "bare", kl]
+  assert held["natural", text, "bare", kl] != _alike(
+    held["held_out", text, "bare", kl]
+  )
   assert all(d["value"] == 0 for d in found["differences"]
              if d["editor"] == "mend, seen")  # fmt: skip
   assert (tmp_path / "out" / "figure-mend.png").is_file()
