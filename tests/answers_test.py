@@ -5,22 +5,14 @@ import numpy as np
 
 from instructedit_jax.editing.sequences import score
 from instructedit_jax.editors.answers import answers_of
-from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.metalearned import edit_factors
 from instructedit_jax.models.decoder import Sequence
 from tests import tiny
 
-_REQUESTS = (
-  Request("the cat is", "b"),
-  Request("a dog and the", "a b"),
-  Request("the", "c"),
-  Request("b and", "the cat is a dog"),
-)
-
 
 def test_losses_are_those_that_factors_are_made_of():
   model = tiny.model()
-  rows, edit = tiny.proposed(tiny.editor(model, rate=0.3), model, _REQUESTS)
+  rows, edit = tiny.proposed(tiny.editor(model, rate=0.3), model, tiny.REQUESTS)
   _, expected = edit_factors(model.decoder(), rows, "answer", edit)
   np.testing.assert_allclose(
     answers_of(edit, model.decoder(), rows).loss,
@@ -33,10 +25,10 @@ def test_losses_are_those_that_factors_are_made_of():
 def test_what_is_said_is_what_the_merged_model_finds_likeliest():
   model = tiny.model()
   # Some of these requests say their answers after it, some do not.
-  rows, edit = tiny.proposed(tiny.editor(model, rate=1.0), model, _REQUESTS)
+  rows, edit = tiny.proposed(tiny.editor(model, rate=1.0), model, tiny.REQUESTS)
   said = np.asarray(answers_of(edit, model.decoder(), rows).said)
   expected = []
-  for number, request in enumerate(_REQUESTS):
+  for number, request in enumerate(tiny.REQUESTS):
     scored = score(
       model.text, request.prompt, request.target, context=model.config.context
     )
@@ -47,6 +39,6 @@ def test_what_is_said_is_what_the_merged_model_finds_likeliest():
     logits = merged(tokens, Sequence(places, jnp.ones_like(places)))
     answer = logits[0, -len(scored.labels) :].argmax(-1)
     expected.append(answer.tolist() == list(scored.labels))
-  assert list(said[: len(_REQUESTS)]) == expected
-  assert 0 < sum(expected) < len(_REQUESTS)
-  assert said[len(_REQUESTS) :].all()  # padding has nothing to say
+  assert list(said[: len(tiny.REQUESTS)]) == expected
+  assert 0 < sum(expected) < len(tiny.REQUESTS)
+  assert said[len(tiny.REQUESTS) :].all()  # padding has nothing to say

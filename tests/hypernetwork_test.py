@@ -40,6 +40,11 @@ CONFIGS = [
   )
 ]
 CONFIG = HypernetworkConfig(rank=4)
+ACTIVATED = [
+  HypernetworkConfig(rank=4, activation=activation, last_clamp=last)
+  for activation in ("gelu", "tanh", "none")
+  for last in (True, False)
+]
 
 
 def draw(seed: int = 0, batch: int = B, dtype=jnp.float32) -> Factors:
@@ -92,7 +97,7 @@ def total(factors: Factors):
   return sum(jnp.sum(jnp.sin(leaf)) for leaf in leaves)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
+@pytest.mark.parametrize("config", CONFIGS + ACTIVATED, ids=str)
 def test_the_start_is_the_identity_on_whitened_factors(config):
   params, statistics = hn.init(jax.random.key(0), SHAPES, config)
   statistics = hn.fold_factors(statistics, SHAPES, config, draw(1))
@@ -105,7 +110,7 @@ def test_the_start_is_the_identity_on_whitened_factors(config):
     assert not np.asarray(out.x[name])[~mask].any()
 
 
-@pytest.mark.parametrize("config", CONFIGS[:4], ids=str)
+@pytest.mark.parametrize("config", CONFIGS[:4] + ACTIVATED, ids=str)
 def test_the_first_gradient_moves_u_and_not_v(config):
   params, statistics = hn.init(jax.random.key(0), SHAPES, config)
   statistics = hn.fold_factors(statistics, SHAPES, config, draw(1))
@@ -305,14 +310,18 @@ def test_half_precision_factors_are_transformed_in_float32():
 
 
 @pytest.mark.parametrize(
-  "wrong", [{"sides": "both"}, {"init": "id"}, {"rank": 0}, {"depth": 0}]
+  "wrong",
+  [
+    *({"sides": "both"}, {"init": "id"}, {"activation": "clamp"}),
+    *({"rank": 0}, {"depth": 0}),
+  ],
 )
 def test_wrong_values_are_named(wrong):
   with pytest.raises(UserError, match=f"hypernetwork.{next(iter(wrong))}"):
     HypernetworkConfig(**wrong)
 
 
-@pytest.mark.parametrize("config", CONFIGS[:6:2], ids=str)
+@pytest.mark.parametrize("config", CONFIGS[:6:2] + ACTIVATED[::2], ids=str)
 def test_gradients_equal_finite_differences(config):
   with jax.enable_x64(True):
     params, statistics = make(config, dtype=jnp.float64)

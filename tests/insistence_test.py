@@ -7,18 +7,11 @@ import pytest
 
 from instructedit_jax.editors import trainable
 from instructedit_jax.editors.answers import answers_of
-from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.insistence import insisted
 from instructedit_jax.editors.metalearned import EditorConfig
 from instructedit_jax.errors import UserError
 from tests import tiny
 
-_REQUESTS = (
-  Request("the cat is", "b"),
-  Request("a dog and the", "a b"),
-  Request("the", "c"),
-  Request("b and", "the cat is a dog"),
-)
 # Some of these requests say their answers after one round of it, some do not.
 _RATE = 1.0
 
@@ -56,12 +49,12 @@ def test_each_round_asks_again():
   """A round that does its work is the last, whatever may come."""
   model, rows, edit = _proposed()
   _, strong = tiny.proposed(
-    tiny.editor(model, rate=5 * _RATE), model, _REQUESTS
+    tiny.editor(model, rate=5 * _RATE), model, tiny.REQUESTS
   )
   twice, _ = _insisted(model, rows, edit.scale(0.0), strong, 2)
   said = _answers(model, rows, strong).said
   size = next(iter(strong.v.values())).shape[1]
-  assert said[: len(_REQUESTS)].any()
+  assert said[: len(tiny.REQUESTS)].any()
   for v in twice.v.values():
     np.testing.assert_array_equal(v[said, -size:], 0)
 
@@ -76,12 +69,12 @@ def test_a_trained_editor_insists():
   model = tiny.model()
   once, insisting = _editor(model, insist=0), _editor(model, insist=4)
   before, after = (
-    _share_said(model, editor.propose_each(model, _REQUESTS))
+    _share_said(model, editor.propose_each(model, tiny.REQUESTS))
     for editor in (once, insisting)
   )
   assert after > before
-  together = insisting.propose_each(model, _REQUESTS).dense()
-  for number, request in enumerate(_REQUESTS):
+  together = insisting.propose_each(model, tiny.REQUESTS).dense()
+  for number, request in enumerate(tiny.REQUESTS):
     alone = insisting.propose_each(model, [request]).dense()
     for name, update in alone.items():
       # Another program for another size: rounding alone may differ.
@@ -105,7 +98,7 @@ def _editor(model, insist):
 
 def _proposed():
   model = tiny.model()
-  return model, *tiny.proposed(_editor(model, insist=0), model, _REQUESTS)
+  return model, *tiny.proposed(_editor(model, insist=0), model, tiny.REQUESTS)
 
 
 def _insisted(model, rows, edit, more, rounds=1):
@@ -119,6 +112,6 @@ def _answers(model, rows, edit):
 
 
 def _share_said(model, edit):
-  rows, _ = tiny.proposed(_editor(model, 0), model, _REQUESTS)
+  rows, _ = tiny.proposed(_editor(model, 0), model, tiny.REQUESTS)
   edit = tiny.padded(edit, len(rows.hidden))
-  return _answers(model, rows, edit).said[: len(_REQUESTS)].mean()
+  return _answers(model, rows, edit).said[: len(tiny.REQUESTS)].mean()

@@ -101,9 +101,11 @@ def test_pooled_rows_go_through_the_network_as_all_do(monkeypatch, shared):
   rows = [normal(4, count, 6) for count in counts]
   masks = [jnp.asarray(rng.random((4, count)) < 0.4) for count in counts]
 
+  form = row_network.Form(residual=True, activation="relu", last=False)
+
   def total(layers, changes, pool):
     monkeypatch.setattr(places, "pool_size", lambda _: pool)
-    out = row_network.run(layers, rows, masks, changes, True, False)
+    out = row_network.run(layers, rows, masks, changes, form)
     kept = [
       jnp.where(mask[..., None], each, 0)
       for each, mask in zip(out, masks, strict=True)

@@ -25,6 +25,13 @@ from instructedit_jax.tasks.record import Conversation, Probe, Record
 
 _LETTERS = "abcdefgh"
 STRONG = 1.0  # a rate at which an untrained editor's edits show
+# Asked of the tokenizer below; answers of one token and of several.
+REQUESTS = (
+  Request("the cat is", "b"),
+  Request("a dog and the", "a b"),
+  Request("the", "c"),
+  Request("b and", "the cat is a dog"),
+)
 
 
 def tokenizer() -> Tokenizer:

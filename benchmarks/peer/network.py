@@ -77,7 +77,12 @@ def run(
     config: its form.
     changes: for each layer, changes [B, D] of scale and shift.
     owner: [N], which request a row is of.
+
+  Raises:
+    ValueError: another activation than the published one.
   """
+  if config.activation != "relu":
+    raise ValueError(f"activation {config.activation!r}: only relu is known")
   for index, layer in enumerate(layers):
     p = (h @ layer["v"]) @ layer["u"] + layer["bias"]
     if "scale" in layer:

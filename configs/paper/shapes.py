@@ -1,4 +1,4 @@
-"""Other hypernetworks: rank, depth, form, which rows, how many rounds."""
+"""Other hypernetworks: rank, depth, activation, form, rows and rounds."""
 
 import ml_collections
 
@@ -24,6 +24,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     "rank_1024": {"editor.network.rank": 1024},
     "depth_1": {"editor.network.depth": 1},
     "depth_4": {"editor.network.depth": 4},
+    "gelu": {"editor.network.activation": "gelu"},
+    "tanh": {"editor.network.activation": "tanh"},
+    "linear": {"editor.network.activation": "none"},
     "separate": {"editor.network.sides": "separate"},
     "only_x": {"editor.network.sides": "x"},
     "only_delta": {"editor.network.sides": "delta"},

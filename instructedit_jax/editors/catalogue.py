@@ -69,9 +69,7 @@ def open_editor(spec: str) -> UsableEditor:
   name, *options = spec.split(":")
   if name in METHODS:
     defaults, make = METHODS[name]
-    fields = {
-      f.name: getattr(defaults, f.name) for f in dataclasses.fields(defaults)
-    }
+    fields = dataclasses.asdict(defaults)
     replaced = functools.partial(dataclasses.replace, defaults)
     return make(_with(name, fields, options, replaced), spec)
   if pathlib.Path(spec).exists():

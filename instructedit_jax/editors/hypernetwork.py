@@ -43,6 +43,7 @@ Modulation = Mapping[str, Mapping[str, Any]]
 
 _CHOICES = {
   "sides": ("combined", "separate", "smaller", "x", "delta"),
+  "activation": tuple(row_network.ACTIVATIONS),
   "init": ("identity", "xavier"),
   "v_scale": ("unit", "width"),
   "statistics_per": ("shape", "matrix"),
@@ -63,8 +64,10 @@ class HypernetworkConfig:
       of the two, "x" and "delta" only that one. What is not transformed is
       passed on whitened.
     normalize: whiten the factors first.
-    last_clamp: clamp the last layer's correction too, as published; it can
-      then only add to its input, never subtract.
+    activation: of a layer's correction: "relu" as published, "gelu", "tanh", or
+      "none" for a linear network.
+    last_clamp: activate the last layer's correction too, as published; clamped
+      by "relu" it can only add to its input, never subtract.
     init: "identity" starts at the identity (U = 0, V normal, residual layers);
       "xavier" draws both uniformly and has no residual.
     v_scale: deviation of V's entries under "identity": "unit" is 1 as
@@ -79,6 +82,7 @@ class HypernetworkConfig:
   shared: bool = True
   sides: str = "combined"
   normalize: bool = True
+  activation: str = "relu"
   last_clamp: bool = True
   init: str = "identity"
   v_scale: str = "unit"
@@ -257,15 +261,15 @@ def transform(
     Factors of the same shapes; masked rows are zero.
   """
   x, delta = dict(factors.x), dict(factors.delta)
-  residual = config.init == "identity"
+  form = row_network.Form(
+    config.init == "identity", config.activation, config.last_clamp
+  )
   for network, names in members(shapes, config).items():
     changes = (modulation or {}).get(network, {})
     for side, layers in params[network].items():
       rows = [_join(side, x[name], delta[name]) for name in names]
       masks = [factors.mask[name] for name in names]
-      rows = row_network.run(
-        layers, rows, masks, changes.get(side), residual, config.last_clamp
-      )
+      rows = row_network.run(layers, rows, masks, changes.get(side), form)
       for name, out in zip(names, rows, strict=True):
         # After the network: bias and shift make a zero row non-zero.
         out = jnp.where(factors.mask[name][..., None], out, 0)

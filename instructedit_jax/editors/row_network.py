@@ -8,7 +8,8 @@ Axes: B requests, R rows of one, all modes' in turn, G pools of requests, N rows
 of a pool, D width of the network.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,37 +26,6 @@ Changes = Sequence[tuple[jax.Array, jax.Array]]
 Tables = Callable[[int], tuple[jax.Array, jax.Array]]
 
 
-def run(
-  layers: Sequence[Layer],
-  rows: Sequence[jax.Array],
-  masks: Sequence[jax.Array],
-  changes: Changes | None,
-  residual: bool,
-  last_clamp: bool,
-) -> list[jax.Array]:
-  """Sends the rows of all modes through one network at once.
-
-  Args:
-    layers: of the network.
-    rows: of each mode, [..., R, D]; the modes' R may differ.
-    masks: bool [..., R], the real ones; others come out as anything.
-    changes: of the requests, if any.
-    residual: whether a layer adds to its input.
-    last_clamp: whether the last layer's output is clamped too.
-  """
-  counts = [row.shape[-2] for row in rows]
-  h, mask = jnp.concatenate(rows, -2), jnp.concatenate(masks, -1)
-  form = (residual, last_clamp)
-  pool = places.pool_size(len(h)) if h.ndim == 3 else 1
-  if pool > 1:
-    modes = np.repeat(np.arange(len(counts)), counts)
-    h = _real(layers, h, mask, modes, changes, pool, form)
-  else:
-    h = _through(layers, h, _spread(layers, counts, changes), *form)
-  ends = [sum(counts[: i + 1]) for i in range(len(counts) - 1)]
-  return jnp.split(h, ends, -2)
-
-
 def clamp(p: jax.Array) -> jax.Array:
   """Negative entries to 0, with derivative 1 at 0.
 
@@ -65,21 +35,68 @@ def clamp(p: jax.Array) -> jax.Array:
   return jnp.where(p < 0, 0, p)
 
 
-def _through(
+# Each is 0 at 0, so that the network starts as the identity, and learns there.
+ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
+  "relu": clamp,
+  "gelu": jax.nn.gelu,
+  "tanh": jnp.tanh,
+  "none": lambda p: p,
+}
+
+
+class Form(NamedTuple):
+  """What the layers do beyond their parameters.
+
+  Attributes:
+    residual: whether a layer adds to its input.
+    activation: one of ACTIVATIONS.
+    last: whether the last layer's output goes through it, too.
+  """
+
+  residual: bool
+  activation: str
+  last: bool
+
+
+def run(
   layers: Sequence[Layer],
-  h: jax.Array,
-  tables: Tables,
-  residual: bool,
-  last_clamp: bool,
+  rows: Sequence[jax.Array],
+  masks: Sequence[jax.Array],
+  changes: Changes | None,
+  form: Form,
+) -> list[jax.Array]:
+  """Sends the rows of all modes through one network at once.
+
+  Args:
+    layers: of the network.
+    rows: of each mode, [..., R, D]; the modes' R may differ.
+    masks: bool [..., R], the real ones; others come out as anything.
+    changes: of the requests, if any.
+    form: of every layer.
+  """
+  counts = [row.shape[-2] for row in rows]
+  h, mask = jnp.concatenate(rows, -2), jnp.concatenate(masks, -1)
+  pool = places.pool_size(len(h)) if h.ndim == 3 else 1
+  if pool > 1:
+    modes = np.repeat(np.arange(len(counts)), counts)
+    h = _real(layers, h, mask, modes, changes, pool, form)
+  else:
+    h = _through(layers, h, _spread(layers, counts, changes), form)
+  ends = [sum(counts[: i + 1]) for i in range(len(counts) - 1)]
+  return jnp.split(h, ends, -2)
+
+
+def _through(
+  layers: Sequence[Layer], h: jax.Array, tables: Tables, form: Form
 ) -> jax.Array:
   for index, layer in enumerate(layers):
     p = (h @ layer["v"]) @ layer["u"]
     p = p + _against(p, layer["bias"])
     scale, shift = tables(index)
     p = p * _against(p, scale) + _against(p, shift)
-    if last_clamp or index < len(layers) - 1:
-      p = clamp(p)
-    h = h + p if residual else p
+    if form.last or index < len(layers) - 1:
+      p = ACTIVATIONS[form.activation](p)
+    h = h + p if form.residual else p
   return h
 
 
@@ -113,7 +130,7 @@ def _real(
   modes: np.ndarray,
   changes: Changes | None,
   pool: int,
-  form: tuple[bool, bool],
+  form: Form,
 ) -> jax.Array:
   """The real rows of `pool` requests side by side, the others passed over."""
   requests, count = mask.shape
@@ -134,7 +151,7 @@ def _real(
       )
       return scale + next(by), shift + next(by)
 
-    return _through(layers, h, tables, *form)
+    return _through(layers, h, tables, form)
 
   return places.at_first(
     through,

@@ -8,7 +8,7 @@ NAME is one of
   task_count   Figure 4c: one, two and three training tasks
   balance      Figure 4d: balanced against natural mixture, with norms
   proportions  shares of the training tasks, with a fitted recommendation
-  shapes       rank, depth and form of the hypernetwork
+  shapes       rank, depth, activation and form of the hypernetwork
   domain       opinions as the hold-out of editors of facts, and the reverse
 
 Each editor of the configuration is trained unless it is there already.
