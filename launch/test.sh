@@ -22,4 +22,6 @@ export OMP_WAIT_POLICY=passive
 run "$python" -m ruff check .
 run "$python" -m ruff format --check .
 run "$python" -m mypy
-run "$python" -m pytest -n "${WORKERS:-2}" ${rest[@]+"${rest[@]}"}
+# Each process begins with a stretch of files of its own: what a file's tests
+# share is made once, not once a process.
+run "$python" -m pytest -n "${WORKERS:-2}" --dist worksteal ${rest[@]+"${rest[@]}"}

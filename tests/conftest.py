@@ -9,18 +9,30 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Programs of tests run once or twice on tiny arrays: most of the time goes into
 # compiling them. Processes that tests start compile in the same way.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+# Nobody reads where in our files an operation of theirs is from.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 if metadata.version("jaxlib").startswith("0.10."):
-  # These emitters take more than half of it. Later versions may have no others,
-  # and refuse to start when given a flag they do not know.
-  _flag = "--xla_cpu_use_fusion_emitters=false"
+  # These emitters take more than half of it, dividing small programs for many
+  # threads a sixth. Later versions may have no other emitters, and refuse to
+  # start when given a flag they do not know.
   _flags = os.environ.get("XLA_FLAGS", "")
-  if _flag not in _flags:
-    os.environ["XLA_FLAGS"] = f"{_flags} {_flag}"
+  for _flag in (
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+  ):
+    if _flag not in _flags:
+      _flags = f"{_flags} {_flag}"
+  os.environ["XLA_FLAGS"] = _flags
 
+import gc
 import pathlib
 
 import jax
 import pytest
+
+# Traced programs are many small objects that stay: looking through them for
+# garbage after every 700 new ones, as by default, takes a sixth of the time.
+gc.set_threshold(20_000, 10, 10)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 4)

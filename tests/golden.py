@@ -16,6 +16,7 @@ to 3.4e-6.
 
 import argparse
 import collections
+import gc
 import json
 import pathlib
 import re
@@ -251,4 +252,6 @@ def _other_files(folder: pathlib.Path, manifest: Mapping[str, Any]) -> int:
 
 
 if __name__ == "__main__":
+  # Looking for garbage among traced programs takes a sixth of the time.
+  gc.disable()
   sys.exit(main())
