@@ -245,7 +245,7 @@ def test_the_gradient_is_that_of_finite_differences():
 def test_trained_on_requests_it_makes_them():
   model = make()
   loss, params = _loss(model, *inputs(model)), parameters(model)
-  rule = optax.adam(0.02)
+  rule = optax.adam(0.05)
 
   @jax.jit
   def fit(params):
@@ -255,7 +255,8 @@ def test_trained_on_requests_it_makes_them():
       change, memory = rule.update(slope, memory)
       return (optax.apply_updates(params, change), memory), value
 
-    return jax.lax.scan(step, (params, rule.init(params)), length=300)
+    # Until the loss no longer falls: half way, rounding decides an answer.
+    return jax.lax.scan(step, (params, rule.init(params)), length=600)
 
   (params, _), values = fit(params)
   assert values[-1] < values[0]
