@@ -137,6 +137,40 @@ def test_the_clamp_learns_from_zero():
   assert np.isnan(row_network.clamp(jnp.array(jnp.nan)))
 
 
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize(
+  ("name", "expected"),
+  [
+    ("relu", lambda p: np.maximum(p, 0)),
+    (
+      "gelu",  # by its usual approximation
+      lambda p: (
+        p * (1 + np.tanh((2 / np.pi) ** 0.5 * (p + 0.044715 * p**3))) / 2
+      ),
+    ),
+    ("tanh", np.tanh),
+    ("none", lambda p: p),
+  ],
+)
+def test_the_activation_is_the_named_one(name, expected, last):
+  rng = np.random.default_rng(5)
+  layer = {
+    "v": rng.normal(size=(6, 3)),
+    "u": rng.normal(size=(3, 6)),
+    "bias": rng.normal(size=6),
+  }
+  rows = rng.normal(size=(2, 6))
+  out = row_network.run(
+    [jax.tree.map(jnp.float32, layer)],
+    [jnp.float32(rows)],
+    [jnp.ones(2, bool)],
+    None,
+    row_network.Form(residual=False, activation=name, last=last),
+  )
+  p = rows @ layer["v"] @ layer["u"] + layer["bias"]
+  np.testing.assert_allclose(out[0], expected(p) if last else p, atol=1e-5)
+
+
 @pytest.mark.parametrize(
   ("model", "millions"), [("gpt2-xl", 123.1), ("llama-2-7b", 232.6)]
 )
@@ -312,8 +346,11 @@ def test_half_precision_factors_are_transformed_in_float32():
 @pytest.mark.parametrize(
   "wrong",
   [
-    *({"sides": "both"}, {"init": "id"}, {"activation": "clamp"}),
-    *({"rank": 0}, {"depth": 0}),
+    {"sides": "both"},
+    {"init": "id"},
+    {"activation": "clamp"},
+    {"rank": 0},
+    {"depth": 0},
   ],
 )
 def test_wrong_values_are_named(wrong):

@@ -76,6 +76,7 @@ _GENERIC = re.compile(
   r" (?P<verb>is|are|was|were)(?: (?:a|an|the|about|in|on|at|number))?$"
 )
 _OF = re.compile(rf"(?P<role>{COMPOUND}|(?:(?! of ).)+) of (?P<x>.+)$")
+_HEADS = ("head of state", "head of government")  # who, as of any person
 # A question that is such a cloze turned round.
 _TURNED = re.compile(
   r"(?:What|Who|Which) (?P<verb>is|are|was|were) (?P<noun>the .+ of .+)\?$"
@@ -234,9 +235,6 @@ def _naming(found: Sequence[str], named: bool) -> list[str]:
     if wording.endswith((" is", " are")) and not wording.startswith("The name"):
       return [f"{wording} {verb}" for verb in _NAMING]
   return []
-
-
-_HEADS = ("head of state", "head of government")
 
 
 def _capital(text: str) -> str:
