@@ -120,11 +120,8 @@ def _step(model, config):
   return jax.jit(run), state
 
 
-@pytest.mark.parametrize(
-  "method", ["instructedit", "instructedit_experts", "ke"]
-)
+@pytest.mark.parametrize("method", list(metalearned.METHODS))
 def test_sharded_step_equals_unsharded(model, method):
-  """For the default, a mixture of networks, and an editor of another kind."""
   config = tiny.config(method)
   batch = _first(Episodes(model, config, load_records(config)))
   run, state = _step(model, config)
