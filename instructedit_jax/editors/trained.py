@@ -274,10 +274,11 @@ def _propose(
   seen, _ = method.look(model, rows, config)
   common = (params, statistics, config, model, rows)
   edit = method.propose(*common, seen, condition)
-  answers = answers_of(edit, model, rows)
+  meant = method.meant(params, statistics, rows, condition)
+  answers = answers_of(edit, model, meant)
   if method.further is not None:
     another = functools.partial(method.further, *common, condition)
     edit, answers = insistence.insisted(
-      edit, answers, model, rows, another, config.insist
+      edit, answers, model, meant, another, config.insist
     )
-  return restraint.restrained(edit, answers, model, rows, config.enough)
+  return restraint.restrained(edit, answers, model, meant, config.enough)
