@@ -44,6 +44,8 @@ class TrainConfig:
     validate_every, checkpoint_every, log_every: steps.
     patience: validations without a better loss before training stops; 0 never.
     seed: of everything random.
+    start_from: folder of an editor whose numbers training starts from, see
+      `starting`; empty: fresh ones.
     prefix_cache: where prefix states are kept: "off", "memory" or "disk:PATH".
     prefix_cache_gb: memory for prefix states.
     remat: what the outer gradient keeps of a block, one of `remat.POLICIES`.
@@ -70,6 +72,7 @@ class TrainConfig:
   log_every: int = 10
   patience: int = 0
   seed: int = 0
+  start_from: str = ""
   prefix_cache: str = "memory"
   prefix_cache_gb: float = 8.0
   remat: str = "none"

@@ -22,6 +22,7 @@ from instructedit_jax.parallel import processes
 from instructedit_jax.progress import Progress
 from instructedit_jax.training import config as config_lib
 from instructedit_jax.training import programs as programs_lib
+from instructedit_jax.training import starting
 from instructedit_jax.training import workdir as workdir_lib
 from instructedit_jax.training.batches import Batch
 from instructedit_jax.training.config import TrainConfig
@@ -72,7 +73,7 @@ def train(
     logging.info("%s", episodes.mixture.describe())
     programs = programs_lib.build(config, model, mesh)
     with CheckpointStore(folder / "checkpoints") as store:
-      programs, state, memory = _begin(store, programs)
+      programs, state, memory = _begin(store, programs, config, model)
       start = int(state.step)
       with MetricWriter(
         folder, start if start else None, processes.is_first()
@@ -224,13 +225,16 @@ def _silence() -> Iterator[TextIO | None]:
 
 
 def _begin(
-  store: CheckpointStore, programs: Programs
+  store: CheckpointStore,
+  programs: Programs,
+  config: TrainConfig,
+  model: LanguageModel,
 ) -> tuple[Programs, TrainState, dict[str, Any]]:
   """The state to go on from, and programs that hold no other beside it."""
   fresh = programs.state
   programs = dataclasses.replace(programs, state=jax.tree.map(_shape, fresh))
   if store.latest_step() is None:
-    return programs, fresh, {}
+    return programs, starting.started(fresh, config, model), {}
   for leaf in jax.tree.leaves(fresh):
     leaf.delete()
   state, memory = store.restore(programs.state)
