@@ -6,7 +6,7 @@ r"""One instruction-conditioned editor for many kinds of edits.
 `get_config(arg)` takes comma-separated words:
   a method       instructedit (default), mend, instructedit_text,
                  instructedit_views, instructedit_rows, instructedit_experts,
-                 instructedit_reach, ke
+                 ke
   a model        smollm2-135m (default), gpt2-xl, llama-2-7b, llama-2-13b,
                  llama-2-70b
 """
@@ -24,7 +24,6 @@ METHODS = {
   "instructedit_views": (170, 40, False),
   "instructedit_rows": (84, 40, True),
   "instructedit_experts": (84, 40, True),
-  "instructedit_reach": (84, 40, True),
   "ke": (40, 20, False),
 }
 SMALL = "smollm2-135m"
@@ -57,8 +56,6 @@ def _set_method(config: ml_collections.ConfigDict, method: str) -> None:
   shape, editor = config.shape, config.editor
   editor.method = method
   shape.edit_tokens, shape.edit_rows, editor.both_forms = METHODS[method]
-  if method == "instructedit_reach":
-    config.episode.scoped = 0.5  # there is nothing to weigh otherwise
   if method == "ke":
     editor.rows = "all"  # the whole gradient, as published
     # After 60 steps the validation loss was 2.48 with a rate of 1e-3, 2.01

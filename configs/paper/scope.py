@@ -18,8 +18,5 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     recipe.episode.scoped = 0.5
     # Trained on other episodes than the editors of these names elsewhere.
     common.add(config, f"{method}_scoped", recipe)
-  # Whose instruction weighs the other form of the prompt, too.
-  method = "instructedit_reach"
-  common.add(config, method, common.recipe(method))
   config.reference = "mend_scoped"
   return config

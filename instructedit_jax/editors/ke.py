@@ -47,7 +47,6 @@ from instructedit_jax.models.config import DecoderConfig
 
 READS_TOKENS = True
 further = None  # of a gated gradient there is no second round
-meant = metalearned.meant
 
 
 class Seen(NamedTuple):

@@ -15,8 +15,8 @@ calls their functions as of every method in `trainable`.
                      rows (`row_weights`)
   instructedit_experts  the same; the embedding calls in experts (`experts`)
 
-Two share their configuration and their factors: KnowledgeEditor, "ke", in `ke`,
-and "instructedit_reach" in `reach`.
+KnowledgeEditor, "ke", shares their configuration and their factors and is in
+`ke`.
 
 Axes: B requests, R answer rows, n inputs, m outputs of a matrix.
 """
@@ -49,10 +49,10 @@ from instructedit_jax.tasks import augment
 from instructedit_jax.tasks.instructions import Instruction
 
 READS_TOKENS = False
-KE, REACH = "ke", "instructedit_reach"
+KE = "ke"
 BARE, INSTRUCTED = "bare", "instructed"
 # Statistics of the instructions, beside those of the matrices' rows.
-SAID, POOLED = "instruction", "pooled"
+SAID, _POOLED = "instruction", "pooled"
 
 
 class Method(NamedTuple):
@@ -74,7 +74,6 @@ METHODS = {
   "instructedit_views": Method((BARE, INSTRUCTED), modulation),
   "instructedit_rows": Method((BARE,), row_weights),
   "instructedit_experts": Method((BARE,), experts),
-  REACH: Method((BARE,), modulation),
   KE: Method((BARE,)),
 }
 ROWS = ("answer", "all")
@@ -219,7 +218,7 @@ def init(
       conditioner_key, model.width, len(matrices), config.conditioner
     ) | form.init(conditioner_key, matrices, config.network, config.conditioner)
     empty = stats.empty(conditioner_lib.size(model.width))
-    statistics = statistics | {SAID: {POOLED: empty}}
+    statistics = statistics | {SAID: {_POOLED: empty}}
   return params, statistics
 
 
@@ -251,14 +250,6 @@ def look(
   return edit_factors(model, rows, config.rows)
 
 
-def meant(
-  params: Params, statistics: Any, rows: Rows, condition: Condition
-) -> Rows:
-  """Every answer is."""
-  del params, statistics, condition
-  return rows
-
-
 def fold(
   statistics: hypernetwork.Statistics,
   config: EditorConfig,
@@ -273,9 +264,9 @@ def fold(
   if not config.conditioned:
     return folded
   said = stats.fold(
-    statistics[SAID][POOLED], condition.instruction, condition.given
+    statistics[SAID][_POOLED], condition.instruction, condition.given
   )
-  return folded | {SAID: {POOLED: said}}
+  return folded | {SAID: {_POOLED: said}}
 
 
 def factors_and_answers(
@@ -386,7 +377,7 @@ def propose_round(
   else:
     told, given = params["conditioner"], condition.given
     code, change = conditioner_lib.read(
-      told, statistics[SAID][POOLED], condition.instruction, given
+      told, statistics[SAID][_POOLED], condition.instruction, given
     )
     pseudo = form.apply(told, *common, code, given)
     rates = rates * change

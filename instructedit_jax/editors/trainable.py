@@ -11,7 +11,7 @@ import jax
 
 from instructedit_jax.editing.edits import LowRankEdit
 from instructedit_jax.editing.rows import Rows
-from instructedit_jax.editors import ke, metalearned, reach
+from instructedit_jax.editors import ke, metalearned
 from instructedit_jax.editors.metalearned import Condition, EditorConfig, Params
 from instructedit_jax.models import decoder
 from instructedit_jax.models.config import DecoderConfig
@@ -61,16 +61,6 @@ class Trainable(Protocol):
   ) -> LowRankEdit:
     """B independent edits of B requests."""
 
-  def meant(
-    self,
-    params: Params,
-    statistics: Any,
-    rows: Rows,
-    condition: Condition,
-    /,
-  ) -> Rows:
-    """The rows, without answers that an edit need not give (`insistence`)."""
-
   @property
   def further(self) -> Callable[..., LowRankEdit] | None:
     """What one more round adds to edits; None where there is none.
@@ -82,7 +72,6 @@ class Trainable(Protocol):
 _MODULES: dict[str, Trainable] = {
   **dict.fromkeys(metalearned.METHODS, metalearned),
   metalearned.KE: ke,
-  metalearned.REACH: reach,
 }
 
 

@@ -274,11 +274,10 @@ def _propose(
   seen, _ = method.look(model, rows, config)
   common = (params, statistics, config, model, rows)
   edit = method.propose(*common, seen, condition)
-  meant = method.meant(params, statistics, rows, condition)
-  answers = answers_of(edit, model, meant)
+  answers = answers_of(edit, model, rows)
   if method.further is not None:
     another = functools.partial(method.further, *common, condition)
     edit, answers = insistence.insisted(
-      edit, answers, model, meant, another, config.insist
+      edit, answers, model, rows, another, config.insist
     )
-  return restraint.restrained(edit, answers, model, meant, config.enough)
+  return restraint.restrained(edit, answers, model, rows, config.enough)
