@@ -123,13 +123,16 @@ def _record(before, after, em, reliability=100.0):
 def test_obedience_is_what_the_scope_asks_for():
   followed = _record("London", "Lyon", 100.0)
   kept = _record("London", "London", 0.0)
-  for record, said, obeyed in (
-    (followed, "wide", 100),
-    (followed, "verbatim", 0),
-    (kept, "wide", 0),
-    (kept, "verbatim", 100),
+  for record, said, heeded, obeyed in (
+    (followed, "wide", 100, 100),
+    (followed, "verbatim", 0, 0),
+    (kept, "wide", 0, 0),
+    (kept, "verbatim", 100, 100),
+    # Neither the new answer nor the old one.
+    (_record("London", "Paris", 0.0), "verbatim", 100, 0),
     # An edit that did not take at all keeps everything, and obeys nothing.
-    (_record("London", "London", 0.0, 0.0), "verbatim", 0),
+    (_record("London", "London", 0.0, 0.0), "verbatim", 0, 0),
   ):
-    assert scope.scored(record, said)["scores"]["obeyed"] == obeyed
+    scores = scope.scored(record, said)["scores"]
+    assert (scores["heeded"], scores["obeyed"]) == (heeded, obeyed)
   assert "obeyed" not in scope.scored(followed, "unsaid")["scores"]

@@ -30,17 +30,22 @@ from instructedit_jax.tasks import scopes
 
 NAME = "scope"
 BARE = "bare"
-FOLLOWED, KEPT, OBEYED = "generalization_em", "generalization_kept", "obeyed"
+FOLLOWED, KEPT = "generalization_em", "generalization_kept"
+HEEDED, OBEYED = "heeded", "obeyed"
 RELIABILITY, LOCALITY = "reliability_em", "locality_token"
-COLUMNS = (RELIABILITY, FOLLOWED, KEPT, OBEYED, LOCALITY)
+COLUMNS = (RELIABILITY, FOLLOWED, KEPT, HEEDED, OBEYED, LOCALITY)
 ABOUT = (
   "Percent of a record's rephrases: `generalization_em`, the new answer is"
   " given; `generalization_kept`, the likeliest tokens are all those of the"
-  " unedited model; `obeyed`, the former under a wide scope, the latter under a"
-  " verbatim one, times `reliability_em`, as an edit that did not take obeys"
-  " nothing. `unsaid` states no scope."
+  " unedited model; `heeded`, the new answer is given under a wide scope and is"
+  " not under a verbatim one; `obeyed`, as `heeded`, but a verbatim scope asks"
+  " that the unedited model's answer is kept. Both times `reliability_em`, as"
+  " an edit that did not take obeys nothing. `unsaid` states no scope."
 )
-OF_BOTH = "`obeyed`, the mean of both scopes.\n\n"
+OF_BOTH = (
+  "The mean of both scopes. An editor that does not read has half of its"
+  " reliability as `heeded`.\n\n"
+)
 UNSAID = "unsaid"
 
 
@@ -59,11 +64,11 @@ def run(setup: Setup) -> None:
   sections = {"What is asked": ABOUT}
   for task in setup.tasks:
     sections[task] = task_table(found, values, task)
-  # Both scopes' obedience together, against the reference editor's.
+  # Of both scopes together, against the reference editor's.
   both = by_seed([*runs[scopes.WIDE], *runs[scopes.VERBATIM]])
   reference = setup.config.reference
   pairs = [(e.name, reference) for e in found if e.name != reference]
-  differences = compared(both, pairs, (OBEYED,))
+  differences = compared(both, pairs, (HEEDED, OBEYED))
   sections["Differences"] = OF_BOTH + difference_table(differences)
   write(
     setup,
@@ -96,14 +101,16 @@ def kept(record: Mapping[str, Any]) -> float | None:
 
 
 def scored(record: Mapping[str, Any], scope: str) -> dict[str, Any]:
-  """A record with the two scores of this experiment, where it has rephrases."""
+  """A record with the scores of this experiment, where it has rephrases."""
   scores = dict(record["scores"])
   unchanged = kept(record)
   if unchanged is not None:
     scores[KEPT] = unchanged
     if scope != UNSAID:
-      wanted = scores[FOLLOWED] if scope == scopes.WIDE else unchanged
-      scores[OBEYED] = wanted * scores[RELIABILITY] / 100
+      wide, followed = scope == scopes.WIDE, scores[FOLLOWED]
+      taken = scores[RELIABILITY] / 100
+      scores[HEEDED] = taken * (followed if wide else 100 - followed)
+      scores[OBEYED] = taken * (followed if wide else unchanged)
   return {**record, "scores": scores}
 
 
