@@ -151,8 +151,11 @@ def test_how_far_an_edit_reaches(tmp_path, given):
   text = "instructedit_text"
   assert held["wide", text, kl] != _alike(held["verbatim", text, kl])
   assert 0 <= held["verbatim", "mend", "obeyed"] <= 100
-  assert [(d["editor"], d["other"]) for d in found["differences"]] == [
-    (text, "mend")
+  assert 0 <= held["verbatim", "mend", "heeded"] <= 100
+  keys = ("editor", "other", "metric")
+  assert [tuple(d[k] for k in keys) for d in found["differences"]] == [
+    (text, "mend", "heeded"),
+    (text, "mend", "obeyed"),
   ]
   assert (tmp_path / "out" / "figure.png").is_file()
 
