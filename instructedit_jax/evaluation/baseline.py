@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from instructedit_jax.editing.prefix import PrefixCache
+from instructedit_jax.editing.sequences import Scored
+from instructedit_jax.evaluation.predictions import Unedited
 from instructedit_jax.models.generate import generate
 from instructedit_jax.models.language_model import LanguageModel
 
@@ -13,6 +15,9 @@ _BATCH = 16
 class Baseline:
   """A model with its prefix states and its own answers, kept.
 
+  Attributes:
+    known: what it makes of answers under teacher forcing.
+
   Args:
     model: the base model.
     max_bytes: memory for prefix states.
@@ -21,6 +26,7 @@ class Baseline:
   def __init__(self, model: LanguageModel, max_bytes: int = 4 << 30):
     self.model = model
     self.cache = PrefixCache(model, max_bytes)
+    self.known: dict[Scored, Unedited] = {}
     self._answers: dict[tuple[str, int], str] = {}
 
   def answers(self, prompts: Sequence[str], tokens: int) -> list[str]:

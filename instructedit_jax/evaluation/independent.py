@@ -139,7 +139,16 @@ class _Run:
       return
     flat = [[s for answers in c.sequences for s in answers] for c in cases]
     found = predictions.predict(
-      self._baseline.model, self._baseline.cache, flat, edit
+      self._baseline.model,
+      self._baseline.cache,
+      flat,
+      edit,
+      compared=[
+        # What must stay is compared whole; elsewhere only labels count.
+        [i.metric == items.LOCALITY for i in c.items for _ in i.answers]
+        for c in cases
+      ],
+      known=self._baseline.known,
     )
     free = self._free(cases, edit)
     texts = self._fluency(start, cases, edit)

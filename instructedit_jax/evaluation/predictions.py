@@ -1,14 +1,15 @@
 """Teacher-forced predictions before and after edits, many edits at once.
 
-Sequences of one record share packed rows, so a row has one edit; a record may
-take several rows. The prefix is read from the cache and so is the unedited
-model's output, which leaves one suffix pass and the head.
+A row has one edit, and sequences of its record laid over each other where they
+begin alike: an instruction or a prompt is read once, however many answers
+follow it. A record may take several rows. The prefix is read from the cache and
+so is the unedited model's output, which leaves one suffix pass and the head.
 
 Axes: B rows, T tokens, P scored positions, L an answer's tokens, V vocabulary.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,15 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from instructedit_jax.editing import head, places
-from instructedit_jax.editing.prefix import PrefixCache, State
-from instructedit_jax.editing.rows import Array, Rows, rows_of
-from instructedit_jax.editing.sequences import Scored, bucket, fill, pack
+from instructedit_jax.editing import head, places, shared_prefix
+from instructedit_jax.editing.prefix import PrefixCache
+from instructedit_jax.editing.rows import Array
+from instructedit_jax.editing.sequences import Scored, bucket
+from instructedit_jax.editing.shared_prefix import SharedRow
+from instructedit_jax.models import decoder
 from instructedit_jax.models.language_model import LanguageModel
 
 _ROWS = 16
 _TOKENS = (128, 256, 512)
-_ENDS = (32, 64, 128)
 
 
 class Prediction(NamedTuple):
@@ -34,7 +36,8 @@ class Prediction(NamedTuple):
     labels: the answer's tokens.
     before, after: likeliest tokens of the unedited and of the edited model.
     log_before, log_after: log-probabilities of the labels (nats).
-    divergence: KL(unedited || edited) at each position (nats).
+    divergence: KL(unedited || edited) at each position (nats); NaN where whole
+      distributions were not compared.
   """
 
   labels: Array
@@ -45,11 +48,46 @@ class Prediction(NamedTuple):
   divergence: Array
 
 
+class Unedited(NamedTuple):
+  """What the base model makes of one answer: `before` and `log_before`."""
+
+  before: Array
+  log_before: Array
+
+
 class _Row(NamedTuple):
-  """One row: whose edit it has, and which of the owner's sequences it holds."""
+  """One row: whose edit it has, and its owner's sequences, by number."""
 
   owner: int
-  numbers: list[int]
+  texts: dict[int, Scored]
+  laid: SharedRow
+
+  @property
+  def ends(self) -> int:
+    """Scored positions."""
+    return sum(len(text.labels) for text in self.texts.values())
+
+
+class _Rows(NamedTuple):
+  """Rows as arrays.
+
+  Attributes:
+    hidden: float32 [B, T, D], prefix states.
+    positions, ends: int32 [B, T], see `decoder.Branches`.
+    final: float32 [B, P, D], unedited input of the head.
+    at, labels: int32 [B, P].
+    number: int32 [B, P], of the sequence that is scored; -1 = padding.
+    compared: bool [B, P], where whole distributions are.
+  """
+
+  hidden: Array
+  positions: Array
+  ends: Array
+  final: Array
+  at: Array
+  labels: Array
+  number: Array
+  compared: Array
 
 
 def predict(
@@ -57,6 +95,9 @@ def predict(
   cache: PrefixCache,
   sequences: Sequence[Sequence[Scored]],
   edit: Any = None,
+  *,
+  compared: Sequence[Sequence[bool]] | None = None,
+  known: dict[Scored, Unedited] | None = None,
 ) -> list[list[Prediction]]:
   """Predictions for every record's sequences.
 
@@ -66,117 +107,171 @@ def predict(
     sequences: those of each record.
     edit: one for each record along the leading axis, if it says so by its
       attribute `batched`; or one for all; or None for the base model alone.
+    compared: of which sequences whole distributions are compared; by default of
+      all. Others cost half as much where `known` has them.
+    known: what the base model made of sequences, for those that are not
+      compared; what is missing is added.
   """
   cache.warm([scored for row in sequences for scored in row])
+  if compared is None:
+    compared = [[True] * len(row) for row in sequences]
+  known = {} if known is None else known
+  plain = [
+    scored
+    for row, flags in zip(sequences, compared, strict=True)
+    for scored, flag in zip(row, flags, strict=True)
+    if edit is None or not flag
+  ]
+  _know(model, cache, plain, known)
+  if edit is None:
+    return [[_same(scored, known[scored]) for scored in row] for row in sequences]
   found: list[dict[int, Prediction]] = [{} for _ in sequences]
-  for (tokens, ends), rows in _by_shape(sequences).items():
+  for shape, rows in _by_shape(sequences).items():
     for start in range(0, len(rows), _ROWS):
       chosen = rows[start : start + _ROWS]
-      texts = [[sequences[r.owner][n] for n in r.numbers] for r in chosen]
       owners = np.zeros(_ROWS, np.int32)
       owners[: len(chosen)] = [row.owner for row in chosen]
       batched = getattr(edit, "batched", False)
-      scores = _run(
-        model, cache, texts, (tokens, ends), edit[owners] if batched else edit
-      )
-      for row, predictions in zip(chosen, scores, strict=True):
-        found[row.owner].update(zip(row.numbers, predictions, strict=True))
+      own = edit[owners] if batched else edit
+      arrays = _arrays(cache, chosen, shape, model.config.width, compared)
+      scores = jax.device_get(_edited(model.graph, model.params, arrays, own))
+      for b, row in enumerate(chosen):
+        for number, scored in row.texts.items():
+          mine = Prediction(*(a[b, arrays.number[b] == number] for a in scores))
+          if not compared[row.owner][number]:
+            mine = mine._replace(**known[scored]._asdict())
+          found[row.owner][number] = mine
   return [[held[n] for n in range(len(held))] for held in found]
+
+
+def _same(scored: Scored, known: Unedited) -> Prediction:
+  """The base model, compared with itself."""
+  nothing = np.zeros_like(known.log_before)
+  labels = np.asarray(scored.labels, np.int32)
+  twice = (known.before, known.before, known.log_before, known.log_before)
+  return Prediction(labels, *twice, nothing)
+
+
+def _know(
+  model: LanguageModel,
+  cache: PrefixCache,
+  sequences: Sequence[Scored],
+  known: dict[Scored, Unedited],
+) -> None:
+  """Adds what the base model makes of those that are missing."""
+  missing = [s for s in dict.fromkeys(sequences) if s not in known]
+  none = [[False] * len(missing)]
+  for shape, rows in _by_shape([missing]).items():
+    for start in range(0, len(rows), _ROWS):
+      chosen = rows[start : start + _ROWS]
+      arrays = _arrays(cache, chosen, shape, model.config.width, none)
+      real = arrays.number >= 0
+      scores = jax.device_get(
+        _unedited(model.graph, model.params, arrays.final, arrays.labels, real)
+      )
+      for b, row in enumerate(chosen):
+        for number, scored in row.texts.items():
+          own = arrays.number[b] == number
+          known[scored] = Unedited(*(array[b, own] for array in scores))
 
 
 def _by_shape(
   sequences: Sequence[Sequence[Scored]],
 ) -> dict[tuple[int, int], list[_Row]]:
   """Rows of the few shapes (T, P), each of one record's sequences."""
-  found: dict[tuple[int, int], list[_Row]] = {}
+  by_length: dict[int, list[_Row]] = {}
   for owner, mine in enumerate(sequences):
-    by_length: dict[int, list[int]] = {}
+    groups: dict[int, list[int]] = {}
     for number, scored in enumerate(mine):
       length = bucket(len(scored.tokens), _TOKENS)
-      by_length.setdefault(length, []).append(number)
-    for length, numbers in by_length.items():
-      for row in fill([mine[n] for n in numbers], length):
-        for part in _few_ends([numbers[i] for i in row], mine):
-          ends = bucket(sum(len(mine[n].labels) for n in part), _ENDS)
-          found.setdefault((length, ends), []).append(_Row(owner, part))
-  return found
+      groups.setdefault(length, []).append(number)
+    for length, numbers in groups.items():
+      for laid in shared_prefix.lay([mine[n].tokens for n in numbers], length):
+        texts = {numbers[i]: mine[numbers[i]] for i in laid.places}
+        laid.places = {numbers[i]: at for i, at in laid.places.items()}
+        by_length.setdefault(length, []).append(_Row(owner, texts, laid))
+  # One shape for all rows of a length: room for positions costs little, as the
+  # head passes padding over, and rows left over cost a whole batch.
+  return {
+    (length, bucket(max(row.ends for row in rows), _TOKENS)): rows
+    for length, rows in by_length.items()
+  }
 
 
-def _few_ends(
-  numbers: Sequence[int], sequences: Sequence[Scored]
-) -> Iterator[list[int]]:
-  """Splits a row so that its answers fit the smallest number of positions."""
-  part: list[int] = []
-  room = _ENDS[0]
-  for number in numbers:
-    size = len(sequences[number].labels)
-    if part and size > room:
-      yield part
-      part, room = [], _ENDS[0]
-    part.append(number)
-    room -= size
-  yield part
-
-
-def _run(
-  model: LanguageModel,
+def _arrays(
   cache: PrefixCache,
-  texts: list[list[Scored]],
+  rows: Sequence[_Row],
   shape: tuple[int, int],
-  edit: Any,
-) -> list[list[Prediction]]:
-  """The predictions of up to `_ROWS` rows."""
-  padded = [*texts, *([] for _ in range(_ROWS - len(texts)))]
-  packed = pack(padded, *shape)
-  states = [cache(row) for row in padded]
-  scores = jax.device_get(
-    _scores(
-      model.graph,
-      model.params,
-      rows_of(packed, states, model.config.width),
-      _final(states, shape[1], model.config.width),
-      edit,
-    )
+  width: int,
+  compared: Sequence[Sequence[bool]],
+) -> _Rows:
+  """Up to `_ROWS` rows, padded to as many, with their states."""
+  tokens, ends = shape
+  tree = shared_prefix.stack([row.laid for row in rows], _ROWS, tokens)
+  places_ = (_ROWS, ends)
+  arrays = _Rows(
+    hidden=np.zeros((_ROWS, tokens, width), np.float32),
+    positions=tree.positions,
+    ends=tree.ends,
+    final=np.zeros((*places_, width), np.float32),
+    at=np.zeros(places_, np.int32),
+    labels=np.zeros(places_, np.int32),
+    number=np.full(places_, -1, np.int32),
+    compared=np.zeros(places_, bool),
   )
-  return [
-    [
-      Prediction(*(array[b, packed.owner[b] == number] for array in scores))
-      for number in range(len(row))
-    ]
-    for b, row in enumerate(texts)
-  ]
-
-
-def _final(
-  states: Sequence[Sequence[State]], ends: int, width: int
-) -> np.ndarray:
-  """Unedited head inputs at the scored positions, float32 [B, P, D]."""
-  final = np.zeros((len(states), ends, width), np.float32)
-  for b, row in enumerate(states):
-    if row:
-      values = np.concatenate([state.final for state in row])
-      final[b, : len(values)] = values
-  return final
+  for b, row in enumerate(rows):
+    place = 0
+    states = cache(list(row.texts.values()))
+    for (number, scored), state in zip(row.texts.items(), states, strict=True):
+      at, size = row.laid.places[number], len(scored.labels)
+      span = slice(place, place + size)
+      arrays.hidden[b, at] = state.hidden
+      arrays.final[b, span] = state.final
+      arrays.at[b, span] = at[len(at) - size :]
+      arrays.labels[b, span] = scored.labels
+      arrays.number[b, span] = number
+      arrays.compared[b, span] = compared[row.owner][number]
+      place += size
+  return arrays
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _scores(
+def _unedited(
   graph: nnx.GraphDef,
   params: nnx.State,
-  rows: Rows,
   final: jax.Array,
-  edit: Any,
+  labels: jax.Array,
+  real: jax.Array,
+) -> Unedited:
+  """Likeliest tokens and log-probabilities [B, P]."""
+  model = nnx.merge(graph, params)
+
+  def look(final: jax.Array, label: jax.Array) -> Unedited:
+    loss, _, first = head.answer_loss(model.logits(final), label)
+    return Unedited(first, -loss)
+
+  dtype = model.embedding[...].dtype
+  return places.at_real(look, real, jnp.asarray(final, dtype), labels)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _edited(
+  graph: nnx.GraphDef, params: nnx.State, rows: _Rows, edit: Any
 ) -> Prediction:
   """The fields of `Prediction` at every scored position, [B, P]."""
   model = nnx.merge(graph, params)
   # Cached states left the model in its own type: the same numbers go back in.
   dtype = model.embedding[...].dtype
-  labels, mask = jnp.asarray(rows.labels), jnp.asarray(rows.mask)
-  base = jnp.asarray(final, dtype)
+  labels, compared = jnp.asarray(rows.labels), jnp.asarray(rows.compared)
+  real = jnp.asarray(rows.number) >= 0
+  base = jnp.asarray(rows.final, dtype)
+  tree = decoder.Branches(jnp.asarray(rows.positions), jnp.asarray(rows.ends))
+  hidden = jnp.asarray(rows.hidden, dtype)
+  last = model.suffix(hidden, tree, edit.tap(), jnp.asarray(rows.at))
 
-  def unedited(base: jax.Array, label: jax.Array) -> Prediction:
-    loss, _, before = head.answer_loss(model.logits(base), label)
-    return Prediction(label, before, before, -loss, -loss, jnp.zeros_like(loss))
+  def alone(last: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+    loss, _, first = head.answer_loss(model.logits(last), label)
+    return first, -loss
 
   def both(base: jax.Array, last: jax.Array, label: jax.Array) -> Prediction:
     old, new = model.logits(base), model.logits(last)
@@ -187,8 +282,11 @@ def _scores(
     change = jnp.maximum(change, 0.0)
     return Prediction(label, before, after, -old_loss, -new_loss, change)
 
-  if edit is None:
-    return places.at_real(unedited, mask, base, labels)
-  hidden = jnp.asarray(rows.hidden, dtype)
-  last = model.suffix(hidden, rows.sequence, edit.tap(), jnp.asarray(rows.at))
-  return places.at_real(both, mask, base, last, labels)
+  first, log_after = places.at_real(alone, real & ~compared, last, labels)
+  whole = places.at_real(both, compared, base, last, labels)
+  return whole._replace(
+    labels=labels,
+    after=jnp.where(compared, whole.after, first),
+    log_after=jnp.where(compared, whole.log_after, log_after),
+    divergence=jnp.where(compared, whole.divergence, jnp.nan),
+  )

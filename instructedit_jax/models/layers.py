@@ -131,8 +131,13 @@ def attend(
   seen = mask[:, :, None]
   scores = jnp.where(seen, scores / size**0.5, jnp.finfo(dtype).min)
   weights = jnp.where(seen, jax.nn.softmax(scores, -1), 0)
-  mixed = jnp.einsum("bgrqs,bsgk->bqgrk", weights.astype(values.dtype), values)
-  return mixed.reshape(queries.shape)
+  mixed = jnp.einsum(
+    "bgrqs,bsgk->bqgrk",
+    weights.astype(values.dtype),
+    values,
+    preferred_element_type=dtype,
+  )
+  return mixed.reshape(queries.shape).astype(values.dtype)
 
 
 class Mlp(nnx.Module):
@@ -226,13 +231,16 @@ class Block(nnx.Module):
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """x W in the dtype of x, [..., n] times [n, m].
 
-  float32 x and a kernel of half precision: x is rounded like the kernel, which
-  is never copied to a wider type, forwards or backwards; products are summed,
-  and returned, in float32.
+  A kernel of half precision is never copied to a wider type, forwards or
+  backwards: float32 x is rounded like the kernel. Products are summed in
+  float32.
   """
   half = jnp.finfo(kernel.dtype).bits < 32
   if half and x.dtype == jnp.float32:
     return _rounded_product(x, kernel)
+  if half and x.dtype == kernel.dtype:
+    # Asked for half-precision sums, CPUs would multiply widened copies.
+    return _rounded_product(x.astype(jnp.float32), kernel).astype(x.dtype)
   return x @ kernel.astype(x.dtype)
 
 
