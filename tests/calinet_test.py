@@ -116,6 +116,27 @@ def test_the_gradient_is_that_of_finite_differences():
   )
 
 
+@FAMILIES
+def test_what_lies_before_the_slots_is_taken_as_it_is(family):
+  """Losses from the last block on are those of the whole suffix."""
+  model = make(family)
+  _, rows = read_rows(model, REQUESTS, CalinetConfig(), None)
+  edit = noise(calinet.start(CalinetConfig(slots=4), model.config, 4), 1)
+
+  @jax.jit
+  def both(rows):
+    decode = model.decoder()
+    front = decode.approach(rows.hidden, rows.sequence, at=rows.at)
+    return (
+      calinet.losses(decode, rows, edit),
+      calinet.losses(decode, rows, edit, front),
+    )
+
+  whole, from_there = both(rows)
+  assert whole[:3].all()
+  np.testing.assert_allclose(whole, from_there, rtol=1e-6)
+
+
 def test_untrained_slots_change_nothing():
   model = make()
   edit = editor(steps=0).propose_each(model, REQUESTS)

@@ -165,6 +165,48 @@ def test_several_rows_for_a_record_give_the_same(model, editor):
       np.testing.assert_allclose(one, other, atol=2e-5)
 
 
+def test_what_the_base_model_says_is_found_once(model, editor, monkeypatch):
+  """With whole distributions compared or not, known already or not."""
+  sequences = [
+    [score(model.text, "S is", answer, context=1024) for answer in "abc"],
+    [score(model.text, "T is", "b c", context=1024)],
+  ]
+  compared = [[True, False, False], [False]]
+  cache, known = PrefixCache(model), {}
+  edit = editor.propose_each(model, [("S is", "a"), ("T is", "b")], cache)
+  whole = predictions.predict(model, cache, sequences, edit)
+  parts = predictions.predict(
+    model, cache, sequences, edit, compared=compared, known=known
+  )
+  assert set(known) == {*sequences[0][1:], *sequences[1]}
+  for row, other, flags in zip(whole, parts, compared, strict=True):
+    for one, two, flag in zip(row, other, flags, strict=True):
+      np.testing.assert_allclose(one[:-1], two[:-1], atol=2e-5)
+      assert np.isfinite(one.divergence).all()
+      assert np.isnan(two.divergence).all() != flag
+  monkeypatch.setattr(predictions, "_unedited", None)
+  again = predictions.predict(
+    model, cache, sequences, edit, compared=compared, known=known
+  )
+  jax.tree.map(np.testing.assert_array_equal, parts, again)
+
+
+def test_common_beginnings_are_read_once(model):
+  """An instruction and a prompt, whatever answers follow."""
+  start = "an instruction of some words in front of"
+  texts = [f"{start} question {i}:" for i in range(3)]
+  sequences = [
+    score(model.text, text, answer, context=1024)
+    for text in texts
+    for answer in ("a", "b", "c d")
+  ]
+  ((_, rows),) = predictions._by_shape([sequences]).items()
+  assert len(rows) == 1
+  laid = {s.tokens[:i] for s in sequences for i in range(1, len(s.tokens) + 1)}
+  assert len(rows[0].laid.tokens) == len(laid)
+  assert len(laid) < sum(len(s.tokens) for s in sequences) / 3
+
+
 def test_a_prediction_is_that_of_the_whole_model(model, editor):
   cache = PrefixCache(model)
   edit = editor.propose(model, [("S is", "a")], cache)

@@ -119,6 +119,9 @@ def test_given_editors_say_what_they_were_trained_on(tmp_path):
   assert entrants.dtype([a, entrants.given("u", ("ultraedit",))]) == "a"
   with pytest.raises(UserError, match="a and b"):
     entrants.dtype([a, b])
+  assert entrants.dtype([], "bfloat16") == "bfloat16"
+  with pytest.raises(UserError, match="a and bfloat16"):
+    entrants.dtype([a], "bfloat16")
 
 
 @pytest.mark.slow

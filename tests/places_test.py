@@ -178,6 +178,10 @@ def test_answer_loss_is_that_of_a_softmax():
     slope, jnp.exp(log_p) - jax.nn.one_hot(labels, 11), atol=1e-6
   )
   np.testing.assert_array_equal(first, log_p.argmax(-1))
+  alone = head.label_loss(edited @ matrix, labels)
+  np.testing.assert_array_equal(alone[0], loss)
+  np.testing.assert_array_equal(alone[1], slope)
+  assert alone[2] == ()
 
 
 def test_turns_take_less_memory():

@@ -40,9 +40,20 @@ def test_a_product_with_half_a_kernel_errs_by_one_rounding():
   assert 0 < _relative(dx, wide_dx) < ROUNDING
   # The kernel's own gradient is rounded once more, to its type.
   assert 0 < _relative(dk, wide_dk) < 2 * ROUNDING
-  # Other types are as they were: exact in the type of x.
-  same = product(x.astype(jnp.bfloat16), kernel)
-  assert same.dtype == jnp.bfloat16
+
+
+def test_a_product_of_halves_is_summed_in_float32():
+  x_key, k_key = jax.random.split(jax.random.key(0))
+  x = jax.random.normal(x_key, (3, 4096)).astype(jnp.bfloat16)
+  kernel = jax.random.normal(k_key, (4096, 5)).astype(jnp.bfloat16)
+  found = product(x, kernel)
+  assert found.dtype == jnp.bfloat16
+  wide = np.asarray(x, np.float64) @ np.asarray(kernel, np.float64)
+  # Rounded once, at the end: no 4,096 roundings add up.
+  np.testing.assert_allclose(np.asarray(found, float), wide, rtol=ROUNDING)
+  traced = jax.make_jaxpr(product)(x, kernel)
+  sums = [e for e in _equations(traced.jaxpr) if "dot" in e.primitive.name]
+  assert [e.outvars[0].aval.dtype for e in sums] == [jnp.float32]
 
 
 def _equations(jaxpr):

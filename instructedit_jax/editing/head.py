@@ -74,14 +74,20 @@ def head_loss(
 
 
 def answer_loss(logits: jax.Array, labels: jax.Array) -> PlaceLoss:
-  """-log p(label) at every place, and the likeliest token.
+  """As `label_loss`, and the likeliest tokens, int32 [...]."""
+  loss, slope, _ = label_loss(logits, labels)
+  return loss, slope, likeliest(logits)
+
+
+def label_loss(logits: jax.Array, labels: jax.Array) -> PlaceLoss:
+  """-log p(label) at every place.
 
   Args:
     logits: [..., V].
     labels: int32 [...].
 
   Returns:
-    the loss [...] in nats, its derivative by `logits` [..., V], and tokens.
+    the loss [...] in nats, its derivative by `logits` [..., V], nothing else.
   """
   total = jax.nn.logsumexp(logits, -1, keepdims=True)
   chosen = jnp.take_along_axis(logits, labels[..., None], -1)
@@ -89,7 +95,7 @@ def answer_loss(logits: jax.Array, labels: jax.Array) -> PlaceLoss:
   # Not a scatter: the vocabulary may be divided among devices.
   token = jax.lax.broadcasted_iota(labels.dtype, logits.shape, logits.ndim - 1)
   slope = jnp.where(token == labels[..., None], slope - 1, slope)
-  return (total - chosen)[..., 0], slope, likeliest(logits)
+  return (total - chosen)[..., 0], slope, ()
 
 
 def divergence(

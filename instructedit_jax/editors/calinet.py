@@ -38,6 +38,7 @@ from instructedit_jax.editors.requests import RequestLike
 from instructedit_jax.editors.training_free import (
   Common,
   TrainingFree,
+  answer_losses,
   editable_block,
   read_rows,
   refuse_overflow,
@@ -157,15 +158,23 @@ def start(
   )
 
 
-def losses(model: decoder.Decoder, rows: Rows, edit: SideEdit) -> jax.Array:
+def losses(
+  model: decoder.Decoder,
+  rows: Rows,
+  edit: SideEdit,
+  front: jax.Array | None = None,
+) -> jax.Array:
   """The loss of each request, [B].
 
   Args:
     model: the frozen decoder.
     rows: one request a row.
     edit: one for each of them or one for all.
+    front: what `approach` returns for the rows, where the slots are behind it.
   """
-  return target_loss(model, rows, edit.tap())
+  if front is None:
+    return target_loss(model, rows, edit.tap())
+  return answer_losses(model, rows, model.finish(front, edit.tap()))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -179,10 +188,16 @@ def _fit(
   """Trained side networks, B of them; one if the requests share it."""
   model = nnx.merge(graph, weights)
 
-  def each(edit: SideEdit, rows: Rows) -> jax.Array:
+  front = None
+  if config.place(model.config) == model.config.blocks - 1:
+    # What lies before the slots is the same in every step.
+    front = model.approach(rows.hidden, rows.sequence, at=rows.at)
+
+  def each(edit: SideEdit, given: tuple[Rows, jax.Array | None]) -> jax.Array:
+    rows, front = given
     if not joint:
-      return losses(model, rows, edit)
-    found = losses(model, rows, edit[0])
+      return losses(model, rows, edit, front)
+    found = losses(model, rows, edit[0], front)
     # Empty rows have no loss and do not count.
     return found.sum(keepdims=True) / rows.mask.any(-1).sum()
 
@@ -190,7 +205,7 @@ def _fit(
   fitted, _ = descend(
     each,
     start(config, model.config, problems),
-    rows,
+    (rows, front),
     rate=config.rate,
     steps=config.steps,
     stop=config.stop,

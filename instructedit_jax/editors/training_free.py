@@ -26,7 +26,7 @@ BARE, INSTRUCTED = "bare", "instructed"
 VIEWS = (BARE, INSTRUCTED)
 # Sizes are rounded up to these, so that few programs are compiled.
 _REQUESTS = (1, 4, 16, 64)
-_TOKENS = (32, 64, 128, 256)
+_TOKENS = (16, 24, 32, 48, 64, 128, 256)
 _ANSWERS = (4, 8, 16, 32)
 
 
@@ -183,9 +183,16 @@ def target_loss(
 ) -> jax.Array:
   """Mean negative log-likelihood of each row's target, [B]; 0 without one."""
   hidden = model.suffix(rows.hidden, rows.sequence, tap, rows.at)
+  return answer_losses(model, rows, hidden)
+
+
+def answer_losses(
+  model: decoder.Decoder, rows: Rows, hidden: jax.Array
+) -> jax.Array:
+  """`target_loss` from the head's input [B, P, D] on."""
   return head.head_loss(
     model.logits,
-    head.answer_loss,
+    head.label_loss,
     hidden,
     answer_weight(rows),
     rows.mask,

@@ -124,7 +124,9 @@ def predict(
   ]
   _know(model, cache, plain, known)
   if edit is None:
-    return [[_same(scored, known[scored]) for scored in row] for row in sequences]
+    return [
+      [_same(scored, known[scored]) for scored in row] for row in sequences
+    ]
   found: list[dict[int, Prediction]] = [{} for _ in sequences]
   for shape, rows in _by_shape(sequences).items():
     for start in range(0, len(rows), _ROWS):

@@ -97,7 +97,7 @@ def run(setup: Setup) -> None:
   areas: list[Area] = []
   panels: list[Picture] = []
   stamps = []
-  models = Models(setup.config.model, dtype(found))
+  models = Models(setup.config.model, dtype(found, setup.dtype))
   for entrant in found:
     for seed, spec in enumerate(entrant.specs):
       try:

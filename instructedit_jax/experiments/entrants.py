@@ -122,6 +122,8 @@ def train_config(
       config.steps = setup.steps
     if setup.prefix_cache is not None:
       config.prefix_cache = setup.prefix_cache
+    if setup.dtype is not None:
+      config.dtype = setup.dtype
     if setup.instructions:
       # "Seen" descriptions are those that training drew from.
       config.instructions = setup.instructions
@@ -147,17 +149,23 @@ def train_missing(config: TrainConfig, folder: pathlib.Path) -> None:
     path.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
 
 
-def dtype(found: Sequence[Entrant]) -> str:
+def dtype(found: Sequence[Entrant], wanted: str | None = None) -> str:
   """Of the base weights: one for all, that of the editors' training.
 
+  Args:
+    found: the editors.
+    wanted: `Setup.dtype`.
+
   Raises:
-    UserError: they were trained with different ones.
+    UserError: they were trained with different ones, or not with that.
   """
   names = dict.fromkeys(e.dtype for e in found if e.dtype)
+  if wanted is not None:
+    names[wanted] = None
   if len(names) > 1:
     raise UserError(
-      f"the editors were trained with base weights in {' and '.join(names)};"
-      " compare them apart, with --only"
+      f"the editors want base weights in {' and '.join(names)}; compare them"
+      " apart, with --only, and as they were trained (--dtype)"
     )
   return next(iter(names), "float32")
 

@@ -59,7 +59,7 @@ class Measuring:
     Raises:
       UserError: none of them could.
     """
-    weights = dtype(entrants)
+    weights = dtype(entrants, self._setup.dtype)
     # The unedited model takes whatever suffix is there by then.
     found = {
       entrant.name: self._runs(entrant, way, weights)

@@ -30,7 +30,7 @@ def update_norms(setup: Setup, entrants: Sequence[Entrant]) -> Norms:
   of the first seed of each editor that has pseudo-gradients.
   """
   options = Options(instruction=setup.config.instruction, pools=setup.pools)
-  models = Models(setup.config.model, dtype(entrants))
+  models = Models(setup.config.model, dtype(entrants, setup.dtype))
   found: Norms = {}
   for entrant in entrants:
     editor = open_editor(entrant.specs[0])

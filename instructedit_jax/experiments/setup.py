@@ -38,6 +38,8 @@ class Setup:
     limit: records of each task, from the first on; 0 for all.
     seeds: of training; one editor each.
     prefix_cache: where training keeps prefix states, if not as configured.
+    dtype: of the base weights, if not as configured, or as the editors were
+      trained with.
     pools: descriptions by task.
     instructions: file that the pools are of, for training, too; empty for the
       project's own.
@@ -55,6 +57,7 @@ class Setup:
   limit: int = 0
   seeds: tuple[int, ...] = (0,)
   prefix_cache: str | None = None
+  dtype: str | None = None
   pools: Mapping[str, InstructionPool] = dataclasses.field(
     default_factory=lambda: dict(POOLS)
   )
@@ -117,6 +120,9 @@ def start(name: str, run: Callable[[Setup], None]) -> None:
   flags.DEFINE_integer("limit", None, "Records of each task; 0 for all.")
   flags.DEFINE_list("seeds", None, "Of training, one editor each.")
   flags.DEFINE_string("prefix_cache", None, "Of training, like disk:PATH.")
+  flags.DEFINE_enum(
+    "dtype", None, ["float32", "bfloat16"], "Of the base weights everywhere."
+  )
   flags.DEFINE_string(
     "instructions", None, "File of instruction pools; the project's by default."
   )
@@ -140,6 +146,7 @@ def start(name: str, run: Callable[[Setup], None]) -> None:
         limit=values.limit,
         seeds=None if values.seeds is None else _numbers(values.seeds),
         prefix_cache=values.prefix_cache,
+        dtype=values.dtype,
         instructions=values.instructions,
         command=shlex.join([*program, *sys.argv[1:]]),
       )

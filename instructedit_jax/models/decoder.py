@@ -164,19 +164,40 @@ class Decoder(nnx.Module):
     Returns:
       [B, P, D] (P = T where `at` is None), input of the head.
     """
+    return self.finish(self.approach(h, sequence, tap, at), tap)
+
+  def approach(
+    self,
+    h: jax.Array,
+    sequence: Sequence | Branches,
+    tap: Tap | None = None,
+    at: jax.Array | None = None,
+  ) -> jax.Array:
+    """`suffix` up to the last block's MLP: the residual stream there.
+
+    Args:
+      h, sequence, tap, at: as for `suffix`.
+
+    Returns:
+      [B, P, D] (P = T where `at` is None), input of `finish`.
+    """
     mask = causal_mask(sequence, self.config.window)
-    first, last = self.config.first_editable, self.config.blocks - 1
-    if at is not None and first == last:
-      h = take_tokens(h, at)
-    h = self.suffix_blocks[0].feed(h, tap, str(first))
-    for index in range(first + 1, last + 1):
-      block = self.suffix_blocks[index - first]
-      if at is not None and index == last:
-        h = block.attend_at(h, sequence.positions, mask, at)
-      else:
+    first = self.config.first_editable
+    *others, last = self.suffix_blocks
+    for index, block in enumerate(others):
+      if index:
         h = block.attend(h, sequence.positions, mask)
-      h = block.feed(h, tap, str(index))
-    return self.final_norm(h)
+      h = block.feed(h, tap, str(first + index))
+    if not others:
+      return h if at is None else take_tokens(h, at)
+    if at is None:
+      return last.attend(h, sequence.positions, mask)
+    return last.attend_at(h, sequence.positions, mask, at)
+
+  def finish(self, h: jax.Array, tap: Tap | None = None) -> jax.Array:
+    """The last block's MLP and the final norm: `suffix` from `approach` on."""
+    name = str(self.config.blocks - 1)
+    return self.final_norm(self.suffix_blocks[-1].feed(h, tap, name))
 
   def logits(self, x: jax.Array) -> jax.Array:
     """The head: [..., D] to [..., V], float32 or better."""
