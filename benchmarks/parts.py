@@ -35,7 +35,11 @@ WHOLE = "whole step"
 def main(argv: Sequence[str]) -> None:
   """Measures and prints."""
   del argv
-  model = load_model(options.MODEL.value, suffix=options.SUFFIX.value)
+  model = load_model(
+    options.MODEL.value,
+    suffix=options.SUFFIX.value,
+    dtype=options.DTYPE.value,
+  )
   tasks = options.tasks("convsent", "counterfact", "wikirecent")
   config = steps.run_config(EditorConfig(), 40, tasks, 1)
   batch = jax.device_put(steps.Ours(model, config).batches[0])

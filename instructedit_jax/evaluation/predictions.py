@@ -210,16 +210,16 @@ def _arrays(
   """Up to `_ROWS` rows, padded to as many, with their states."""
   tokens, ends = shape
   tree = shared_prefix.stack([row.laid for row in rows], _ROWS, tokens)
-  places_ = (_ROWS, ends)
+  scored_at = (_ROWS, ends)
   arrays = _Rows(
     hidden=np.zeros((_ROWS, tokens, width), np.float32),
     positions=tree.positions,
     ends=tree.ends,
-    final=np.zeros((*places_, width), np.float32),
-    at=np.zeros(places_, np.int32),
-    labels=np.zeros(places_, np.int32),
-    number=np.full(places_, -1, np.int32),
-    compared=np.zeros(places_, bool),
+    final=np.zeros((*scored_at, width), np.float32),
+    at=np.zeros(scored_at, np.int32),
+    labels=np.zeros(scored_at, np.int32),
+    number=np.full(scored_at, -1, np.int32),
+    compared=np.zeros(scored_at, bool),
   )
   for b, row in enumerate(rows):
     place = 0
