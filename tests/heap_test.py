@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from instructedit_jax import heap
 
@@ -44,3 +45,20 @@ def test_freed_memory_can_be_released_at_any_time():
   held = [bytes(1000) for _ in range(1000)]
   del held
   heap.release()
+
+
+@pytest.mark.skipif(not heap._MAPS.exists(), reason="Linux counts maps")
+def test_programs_go_where_they_fill_the_memory_maps():
+  """And where they do not, they stay."""
+  function = jax.jit(lambda x: x + 1)
+  function(jnp.zeros(4))
+  assert not heap.make_room(share=1.0)
+  assert function._cache_size() == 1
+  assert heap.make_room(share=0.0)
+  assert function._cache_size() == 0
+  np.testing.assert_array_equal(function(jnp.zeros(4)), np.ones(4))
+
+
+def test_where_maps_are_not_counted_programs_stay(monkeypatch, tmp_path):
+  monkeypatch.setattr(heap, "_MAPS", tmp_path / "none")
+  assert not heap.make_room(share=0.0)

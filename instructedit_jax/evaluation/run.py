@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import logging
 
-from instructedit_jax import figures, report
+from instructedit_jax import figures, heap, report
 from instructedit_jax.errors import UserError
 from instructedit_jax.evaluation.baseline import Baseline
 from instructedit_jax.evaluation.chunks import Chunk, chunks_of, write_json
@@ -62,6 +62,7 @@ def run(
         bar.update(count, now=name)
 
       if results is None:
+        heap.make_room()
         results = chunk.evaluate(settings.options, progress)
       found.append(results)
       if chunk.editor is not None and chunk.editor is not coming:

@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 from absl import logging
 
-from instructedit_jax import files
+from instructedit_jax import files, heap
 from instructedit_jax.editors.catalogue import open_editor
 from instructedit_jax.errors import Stopped, UserError
 from instructedit_jax.evaluation.independent import BASE
@@ -144,6 +144,7 @@ def train_missing(config: TrainConfig, folder: pathlib.Path) -> None:
   except (OSError, ValueError):
     pass  # not finished
   logging.info("training %s", folder)
+  heap.make_room()
   loop.train(config, folder)
   with files.atomic_write(mark) as path:
     path.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
