@@ -7,13 +7,16 @@ the whole step beside them, in turns; GFLOP are those of matrix products. Parts
 compiled alone share nothing, so they may add up to more than the step.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import flags
 from flax import nnx
 
 from benchmarks import options, rows, steps
@@ -22,6 +25,7 @@ from benchmarks.timing import side_by_side
 from instructedit_jax import app
 from instructedit_jax.editors import metalearned
 from instructedit_jax.editors.metalearned import EditorConfig
+from instructedit_jax.models.decoder import Sequence as Places
 from instructedit_jax.models.language_model import LanguageModel, load_model
 from instructedit_jax.planning import flops
 from instructedit_jax.training import losses
@@ -30,6 +34,11 @@ from instructedit_jax.training.batches import Batch
 from instructedit_jax.training.losses import LossConfig
 
 WHOLE = "whole step"
+# Rows and tokens of a batch in which prefix states are computed.
+_PREFIX = (16, 128)
+_BOTH = flags.DEFINE_boolean(
+  "both_forms", False, "Edits of both forms of a prompt, as configs/multi.py."
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -41,7 +50,11 @@ def main(argv: Sequence[str]) -> None:
     dtype=options.DTYPE.value,
   )
   tasks = options.tasks("convsent", "counterfact", "wikirecent")
-  config = steps.run_config(EditorConfig(), 40, tasks, 1)
+  editor = EditorConfig(both_forms=_BOTH.value)
+  config = steps.run_config(editor, 84 if _BOTH.value else 40, tasks, 1)
+  if _BOTH.value:
+    shape = dataclasses.replace(config.shape, edit_rows=40)
+    config = dataclasses.replace(config, shape=shape)
   batch = jax.device_put(steps.Ours(model, config).batches[0])
   found = measure(model, config.editor, batch, options.repeats(7))
   for row in found:
@@ -80,9 +93,10 @@ def measure(
   )(jax.random.key(0))
   programs: dict[str, Callable[[], Any]] = {}
   work = {}
-  for part, (function, arguments) in _parts(
-    model, editor, batch, state, rule
-  ).items():
+  parts = _parts(model, editor, batch, state, rule)
+  if model.whole:
+    parts |= _frozen(model)
+  for part, (function, arguments) in parts.items():
     compiled = jax.jit(function).lower(*arguments).compile()
     work[part] = flops.count(flops.trace(function, *arguments))
     programs[part] = functools.partial(compiled, *arguments)
@@ -168,6 +182,21 @@ def _parts(
       (state.params, state.optimizer, state.params),
     ),
   }
+
+
+def _frozen(
+  model: LanguageModel,
+) -> dict[str, tuple[Callable[..., Any], tuple]]:
+  """What makes prefix states."""
+  tokens = jnp.zeros(_PREFIX, jnp.int32)
+  positions = jnp.broadcast_to(jnp.arange(_PREFIX[1]), _PREFIX)
+  places = Places(positions, jnp.ones_like(tokens))
+
+  def run(weights: Any, tokens: Any, places: Any) -> Any:
+    return nnx.merge(model.graph, weights).prefix(tokens, places)
+
+  name = f"frozen blocks, {tokens.size} tokens"
+  return {name: (run, (model.params, tokens, places))}
 
 
 def _both(function: Callable[..., Any]) -> Callable[..., Any]:
