@@ -9,9 +9,13 @@ import pytest
 from flax import nnx
 
 from instructedit_jax.editing import head
+from instructedit_jax.editing.edits import LowRankEdit
+from instructedit_jax.editing.prefix import PrefixCache
+from instructedit_jax.editing.sequences import score
 from instructedit_jax.editors import metalearned
 from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.trained import TrainedEditor
+from instructedit_jax.evaluation.predictions import predict
 from instructedit_jax.models.language_model import load_model
 from instructedit_jax.models.layers import product
 from instructedit_jax.training import losses, step
@@ -107,6 +111,29 @@ def test_a_step_never_widens_a_weight(half):
       )
   assert seen > 0
   assert widened == 0
+
+
+def test_an_edit_of_nothing_changes_nothing_in_half_precision(half):
+  """However rows are laid: near ties must not be turned by rounding."""
+  nothing = {
+    name: jnp.zeros((1, size))
+    for name, (size, _) in metalearned.shapes(half.config).items()
+  }
+  back = {
+    name: jnp.zeros((1, size))
+    for name, (_, size) in metalearned.shapes(half.config).items()
+  }
+  sequences = [
+    score(half.text, f"question {i} of a few is", answer, context=1024)
+    for i in range(9)
+    for answer in ("a", "b c d", "e f g h i")
+  ]
+  edit = LowRankEdit(nothing, back)
+  (found,) = predict(half, PrefixCache(half), [sequences], edit)
+  for each in found:
+    np.testing.assert_array_equal(each.before, each.after)
+    np.testing.assert_allclose(each.log_before, each.log_after, atol=1e-6)
+    np.testing.assert_allclose(each.divergence, 0, atol=1e-6)
 
 
 def test_edits_of_a_half_precision_model_are_close(half):
