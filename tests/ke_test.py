@@ -245,7 +245,8 @@ def test_the_gradient_is_that_of_finite_differences():
 def test_trained_on_requests_it_makes_them():
   model = make()
   loss, params = _loss(model, *inputs(model)), parameters(model)
-  rule = optax.adam(0.05)
+  # Two and a half times as fast, rounding decides where it ends.
+  rule = optax.adam(0.02)
 
   @jax.jit
   def fit(params):
