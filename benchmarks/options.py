@@ -8,9 +8,6 @@ QUICK = flags.DEFINE_boolean(
 )
 MODEL = flags.DEFINE_string("model", "smollm2-135m", "Base model.")
 SUFFIX = flags.DEFINE_integer("suffix", 3, "Editable blocks.")
-DTYPE = flags.DEFINE_enum(
-  "dtype", "float32", ["float32", "bfloat16"], "Of the weights, in `parts`."
-)
 DATA = flags.DEFINE_string("data", "embedded", "As config.data.")
 TASKS = flags.DEFINE_list("tasks", None, "Tasks; by default the command's own.")
 RANK = flags.DEFINE_integer("rank", 1920, "Of the published editor.")

@@ -36,6 +36,9 @@ from instructedit_jax.training.losses import LossConfig
 WHOLE = "whole step"
 # Rows and tokens of a batch in which prefix states are computed.
 _PREFIX = (16, 128)
+_DTYPE = flags.DEFINE_enum(
+  "dtype", "float32", ["float32", "bfloat16"], "Of the weights."
+)
 _BOTH = flags.DEFINE_boolean(
   "both_forms", False, "Edits of both forms of a prompt, as configs/multi.py."
 )
@@ -47,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
   model = load_model(
     options.MODEL.value,
     suffix=options.SUFFIX.value,
-    dtype=options.DTYPE.value,
+    dtype=_DTYPE.value,
   )
   tasks = options.tasks("convsent", "counterfact", "wikirecent")
   editor = EditorConfig(both_forms=_BOTH.value)

@@ -3,15 +3,13 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editing.rows import rows_of
 from instructedit_jax.editing.sequences import (
-  Scored,
   bucket,
-  fill,
   pack,
   score,
   unscored,
@@ -24,18 +22,6 @@ from tests import tiny_run as tiny
 @pytest.fixture(scope="module")
 def model():
   return tiny.model()
-
-
-_LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=30)
-
-
-@given(_LENGTHS)
-@settings(deadline=None, max_examples=50)
-def test_fill_splits_nothing_and_overflows_nothing(lengths):
-  sequences = [Scored(tuple(range(n)), ()) for n in lengths]
-  rows = fill(sequences, 40)
-  assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
-  assert all(sum(lengths[i] for i in row) <= 40 for row in rows)
 
 
 @given(st.integers(1, 5000))

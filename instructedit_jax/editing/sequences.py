@@ -131,29 +131,6 @@ def pack(
   return packed
 
 
-def fill(sequences: Sequence_[Scored], tokens: int) -> list[list[int]]:
-  """Distributes sequences over rows of at most `tokens`, longest first.
-
-  Returns:
-    for each row the indices into `sequences`; no sequence is split.
-  """
-  order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i].tokens))
-  rows: list[list[int]] = []
-  room: list[int] = []
-  for i in order:
-    length = len(sequences[i].tokens)
-    # First fit over the few rows last opened keeps this linear.
-    for r in range(max(0, len(rows) - 8), len(rows)):
-      if room[r] >= length:
-        rows[r].append(i)
-        room[r] -= length
-        break
-    else:
-      rows.append([i])
-      room.append(tokens - length)
-  return rows
-
-
 def bucket(length: int, buckets: Sequence_[int]) -> int:
   """The smallest bucket that holds `length`; the next power of two beyond."""
   for size in buckets:

@@ -272,7 +272,7 @@ def _edited(
   base = jnp.asarray(rows.final, dtype)
   if jnp.finfo(dtype).bits < 32:
     # Kept states were computed in other rows. In half precision that alone
-    # turns one in fifty near ties: here nothing differs but the edit.
+    # turns a first choice in fifty: here nothing differs but the edit.
     base = model.suffix(*given, at=jnp.asarray(rows.at))
 
   def alone(last: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -236,9 +236,7 @@ def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
   float32.
   """
   half = jnp.finfo(kernel.dtype).bits < 32
-  if half and x.dtype == jnp.float32:
-    return _rounded_product(x, kernel)
-  if half and x.dtype == kernel.dtype:
+  if half and x.dtype in (jnp.float32, kernel.dtype):
     # Asked for half-precision sums, CPUs would multiply widened copies.
     return _rounded_product(x.astype(jnp.float32), kernel).astype(x.dtype)
   return x @ kernel.astype(x.dtype)
