@@ -120,7 +120,10 @@ def test_the_gradient_is_that_of_finite_differences(objective):
 def test_descent_is_adam_stopped_problem_by_problem(shares):
   goal = np.asarray([[1.0, -2.0], [0.3, 0.1], [5.0, 5.0]])
   found, count = descend(
-    lambda v, goal: jnp.square(v - goal).sum(-1),
+    # What is said of a problem that has ended must not matter.
+    lambda v, goal, live: jnp.where(
+      live, jnp.square(v - goal).sum(-1), jnp.nan
+    ),
     jnp.zeros((3, 2)),
     jnp.asarray(goal),
     shares=shares,
@@ -157,6 +160,25 @@ def test_edits_take_and_do_not_touch_each_other(family):
   # Adam amplifies rounding; what it means is the same.
   gap = np.abs(alone.update[name][0] - edit.update[name][1])
   assert gap.max() < 0.02 * np.abs(alone.update[name]).max()
+
+
+def test_updates_that_do_not_fit_together_are_fitted_in_turn(monkeypatch):
+  model = make()
+  together = editor(steps=3).propose_each(model, REQUESTS)
+  name = FineTuningConfig().named(model.config)
+  # Room for three of four rows.
+  room = 3 * together.update[name][0].nbytes
+  monkeypatch.setattr(fine_tuning, "_UPDATE_BYTES", room)
+  fitted = []
+  fit = fine_tuning._fit
+  monkeypatch.setattr(
+    fine_tuning, "_fit", lambda *a: fitted.append(len(a[-1].labels)) or fit(*a)
+  )
+  apart = editor(steps=3).propose_each(model, REQUESTS)
+  assert fitted == [3, 1]
+  np.testing.assert_allclose(
+    apart.update[name], together.update[name], atol=1e-4
+  )
 
 
 def test_several_requests_are_one_fine_tuning():

@@ -1,6 +1,7 @@
 """Half-precision weights, and logits made a few positions at a time."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from flax import nnx
 
 from instructedit_jax.editing import head
+from instructedit_jax.editing.dense import DenseEdit
 from instructedit_jax.editing.edits import LowRankEdit
 from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editing.sequences import score
@@ -17,7 +19,7 @@ from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.trained import TrainedEditor
 from instructedit_jax.evaluation.predictions import predict
 from instructedit_jax.models.language_model import load_model
-from instructedit_jax.models.layers import product
+from instructedit_jax.models.layers import product, summed
 from instructedit_jax.training import losses, step
 from tests import tiny_parallel
 
@@ -30,13 +32,19 @@ def _relative(ours, theirs) -> float:
   return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
 
 
-def test_a_product_with_half_a_kernel_errs_by_one_rounding():
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_product_with_half_a_kernel_errs_by_one_rounding(transposed):
   x_key, k_key, y_key = jax.random.split(jax.random.key(0), 3)
   x = jax.random.normal(x_key, (2, 5, 64))
-  kernel = jax.random.normal(k_key, (64, 48)).astype(jnp.bfloat16)
+  shape = (48, 64) if transposed else (64, 48)
+  kernel = jax.random.normal(k_key, shape).astype(jnp.bfloat16)
   dy = jax.random.normal(y_key, (2, 5, 48))
-  found, back = jax.vjp(product, x, kernel)
-  wide, wide_back = jax.vjp(product, x, kernel.astype(jnp.float32))
+  multiply = functools.partial(product, transposed=transposed)
+  found, back = jax.vjp(multiply, x, kernel)
+  wide, wide_back = jax.vjp(multiply, x, kernel.astype(jnp.float32))
+  plain = np.asarray(kernel, float)
+  plain = np.asarray(x, float) @ (plain.T if transposed else plain)
+  np.testing.assert_allclose(wide, plain, rtol=1e-5, atol=1e-5)
   assert found.dtype == jnp.float32
   assert 0 < _relative(found, wide) < ROUNDING
   (dx, dk), (wide_dx, wide_dk) = back(dy), wide_back(dy)
@@ -58,6 +66,45 @@ def test_a_product_of_halves_is_summed_in_float32():
   traced = jax.make_jaxpr(product)(x, kernel)
   sums = [e for e in _equations(traced.jaxpr) if "dot" in e.primitive.name]
   assert [e.outvars[0].aval.dtype for e in sums] == [jnp.float32]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_no_product_transposes_a_kernel(transposed):
+  # A CPU would do it in every step, at the price of the product or more.
+  x = jnp.ones((3, 64), jnp.bfloat16)
+  kernel = jnp.ones((48, 64) if transposed else (64, 48), jnp.bfloat16)
+
+  def slope(x):
+    return jax.grad(lambda x: product(x, kernel, transposed=transposed).sum())(
+      x
+    )
+
+  equations = list(_equations(jax.make_jaxpr(slope)(x).jaxpr))
+  assert "dot_general" in [e.primitive.name for e in equations]
+  turned = [e for e in equations if e.primitive.name == "transpose"]
+  assert kernel.shape not in [e.invars[0].aval.shape for e in turned]
+
+
+def test_what_a_half_precision_model_is_edited_with_errs_by_one_rounding():
+  keys = jax.random.split(jax.random.key(1), 3)
+  x = jax.random.normal(keys[0], (2, 5, 64)).astype(jnp.bfloat16)
+  u = jax.random.normal(keys[1], (2, 7, 64)).astype(jnp.bfloat16)
+  found = summed("btn,brn->btr", x, u.astype(jnp.float32))
+  assert found.dtype == jnp.bfloat16
+  plain = np.asarray(x, float) @ np.asarray(u, float).swapaxes(1, 2)
+  # Once, when the sum is done: sums near 0 are as exact as their terms.
+  np.testing.assert_allclose(
+    np.asarray(found, float), plain, rtol=ROUNDING, atol=1e-4
+  )
+  # A dense update keeps its own precision.
+  update = jax.random.normal(keys[2], (2, 64, 48)) * 1e-3
+  y = jnp.zeros((2, 5, 48), jnp.bfloat16)
+  found = DenseEdit({"0.up": update}).tap()("0.up", x, y)
+  assert found.dtype == jnp.bfloat16
+  plain = np.asarray(x, float) @ np.asarray(update, float)
+  np.testing.assert_allclose(
+    np.asarray(found, float), plain, rtol=ROUNDING, atol=1e-6
+  )
 
 
 def _equations(jaxpr):

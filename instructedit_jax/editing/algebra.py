@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import jax
+import numpy as np
 
 from instructedit_jax.editing import merging
 from instructedit_jax.errors import UserError
@@ -18,7 +19,7 @@ class Indexed:
     """Of the leading axis: how many edits there are, if it is batched."""
     return jax.tree.leaves(self)[0].shape[0]
 
-  def __getitem__(self, index: int | slice | jax.Array) -> Self:
+  def __getitem__(self, index: int | slice | np.ndarray | jax.Array) -> Self:
     """One (or some) of a batch of independent edits.
 
     Raises:
@@ -27,7 +28,15 @@ class Indexed:
     # An array out of range would take the last edit without a word.
     if isinstance(index, int) and not -self.count <= index < self.count:
       raise IndexError(f"edit {index} of {self.count}")
+    if isinstance(index, np.ndarray):
+      return _taken(self, index)
     return jax.tree.map(lambda leaf: leaf[index], self)
+
+
+@jax.jit
+def _taken(edits: Any, index: jax.Array) -> Any:
+  """Some of a batch, in one program: it is done for every batch of answers."""
+  return jax.tree.map(lambda leaf: leaf[index], edits)
 
 
 class Additive(Indexed):

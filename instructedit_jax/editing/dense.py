@@ -28,15 +28,20 @@ class DenseEdit(Mergeable):
   update: dict[str, jax.Array]
 
   def tap(self) -> Tap:
-    """y + x update."""
+    """y + x update, multiplied in the update's own type.
+
+    An update is far larger than what it is applied to: a copy of it in another
+    type would cost more than the product.
+    """
 
     def act(name: str, x: jax.Array, y: jax.Array) -> jax.Array:
       if name not in self.update:
         return y
-      update = self.update[name].astype(x.dtype)
-      if update.ndim == 2:
-        return y + x @ update
-      return y + jnp.einsum("btn,bnm->btm", x, update)
+      update = self.update[name]
+      x = x.astype(jnp.promote_types(x.dtype, update.dtype))
+      rule = "...n,nm->...m" if update.ndim == 2 else "btn,bnm->btm"
+      change = jnp.einsum(rule, x, update.astype(x.dtype))
+      return (y + change).astype(y.dtype)
 
     return act
 

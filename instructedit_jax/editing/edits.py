@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from instructedit_jax.editing.algebra import Mergeable
 from instructedit_jax.models.decoder import Tap
 from instructedit_jax.models.language_model import LanguageModel
+from instructedit_jax.models.layers import summed
 
 
 @runtime_checkable
@@ -52,11 +53,12 @@ class LowRankEdit(Mergeable):
     def act(name: str, x: jax.Array, y: jax.Array) -> jax.Array:
       if name not in self.u:
         return y
-      u, v = self.u[name].astype(x.dtype), self.v[name].astype(x.dtype)
+      u, v = self.u[name], self.v[name]
       if u.ndim == 2:
-        return y + (x @ u.T) @ v
-      inner = jnp.einsum("btn,brn->btr", x, u)
-      return y + jnp.einsum("btr,brm->btm", inner, v)
+        inner = summed("...n,rn->...r", x, u)
+        return y + summed("...r,rm->...m", inner, v)
+      inner = summed("btn,brn->btr", x, u)
+      return y + summed("btr,brm->btm", inner, v)
 
     return act
 

@@ -31,6 +31,8 @@ def head_loss(
   mask: jax.Array,
   *rest: jax.Array,
   logit_bytes: int = LOGIT_BYTES,
+  pool: int | None = None,
+  turn: int = places.TURN,
 ) -> tuple[jax.Array, Any]:
   """The weighted sum of a loss of the logits, for each row.
 
@@ -47,6 +49,7 @@ def head_loss(
     mask: bool [B, P], the real places.
     rest: [B, P, ...], what else `loss` takes.
     logit_bytes: the largest array of logits a device may hold.
+    pool, turn: as for `places.at_real`.
 
   Returns:
     the sums [B], float32 or better, and what else `loss` returned, zeros where
@@ -60,12 +63,12 @@ def head_loss(
     (change,) = pull((slope * w[..., None]).astype(scores.dtype))
     return value * w, change, more
 
-  pool = places.pool_size(len(hidden))
+  pool = places.pool_size(len(hidden)) if pool is None else pool
   pools = max(len(hidden) // pool // jax.device_count(), 1)
   vocabulary = jax.eval_shape(logits, hidden).shape[-1]
   most = max(logit_bytes // (4 * vocabulary * pools), 1)
   value, slope, more = places.at_real(
-    both, mask, fixed, weight, *rest, turn=min(places.TURN, most), pool=pool
+    both, mask, fixed, weight, *rest, turn=min(turn, most), pool=pool
   )
   total, slope = jax.lax.stop_gradient((value.sum(-1), slope))
   # Zeros, with the gradient that was found.

@@ -4,7 +4,7 @@ Axes: B rows, T tokens, P scored positions, D width.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -38,6 +38,10 @@ class Rows(NamedTuple):
   def sequence(self) -> decoder.Sequence:
     """Positions and segments, as the decoder takes them."""
     return decoder.Sequence(self.positions, self.segments)
+
+  def only(self, chosen: Array) -> Self:
+    """With nothing scored in the other rows; bool [B], or [1] for all."""
+    return self._replace(mask=self.mask & chosen[:, None])
 
 
 def rows_of(

@@ -20,7 +20,7 @@ from instructedit_jax.editing.algebra import Additive
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.decoder import Tap
 from instructedit_jax.models.language_model import LanguageModel
-from instructedit_jax.models.layers import ACTIVATIONS
+from instructedit_jax.models.layers import ACTIVATIONS, summed
 
 
 @jax.tree_util.register_dataclass
@@ -52,11 +52,12 @@ class SideEdit(Additive):
       if name != f"{self.block}.down":
         return y
       x = read.pop()
-      keys, values = self.keys.astype(x.dtype), self.values.astype(x.dtype)
+      keys, values = self.keys, self.values
       if keys.ndim == 2:
-        return y + active(x @ keys) @ values
-      inner = active(jnp.einsum("btn,bns->bts", x, keys))
-      return y + jnp.einsum("bts,bsm->btm", inner, values)
+        inner = active(summed("...n,ns->...s", x, keys))
+        return y + summed("...s,sm->...m", inner, values)
+      inner = active(summed("btn,bns->bts", x, keys))
+      return y + summed("bts,bsm->btm", inner, values)
 
     return act
 

@@ -193,8 +193,11 @@ def _fit(
     # What lies before the slots is the same in every step.
     front = model.approach(rows.hidden, rows.sequence, at=rows.at)
 
-  def each(edit: SideEdit, given: tuple[Rows, jax.Array | None]) -> jax.Array:
+  def each(
+    edit: SideEdit, given: tuple[Rows, jax.Array | None], live: jax.Array
+  ) -> jax.Array:
     rows, front = given
+    rows = rows.only(live)
     if not joint:
       return losses(model, rows, edit, front)
     found = losses(model, rows, edit[0], front)

@@ -13,7 +13,7 @@ G = TypeVar("G")
 
 # When so small a share of the problems is left, the others are taken out.
 # Every share is another compiled loop.
-SHARES = (0.5, 0.25)
+SHARES = (0.5, 0.25, 0.125)
 
 
 class _State(NamedTuple):
@@ -38,7 +38,7 @@ class _State(NamedTuple):
 
 
 def descend(
-  losses: Callable[[T, G], jax.Array],
+  losses: Callable[[T, G, jax.Array], jax.Array],
   start: T,
   given: G,
   *,
@@ -54,8 +54,9 @@ def descend(
   whenever few enough are left: a loop of half the problems is half the work.
 
   Args:
-    losses: parameters, arrays [B, ...], and `given` to losses [B], each of its
-      own parameters only; for any smaller B, too.
+    losses: parameters, arrays [B, ...], `given`, and bool [B], which problems
+      go on, to losses [B], each of its own parameters only; for any smaller B,
+      too. Of those that do not go on it may be anything.
     start: the parameters, in any pytree.
     given: what belongs to the problems besides, arrays [B, ...]; of any shape
       where B is 1.
@@ -71,7 +72,7 @@ def descend(
 
   def advance(state: _State) -> _State:
     def total(values: T) -> tuple[jax.Array, jax.Array]:
-      each = losses(values, state.given)
+      each = losses(values, state.given, state.live)
       return each.sum(), each
 
     (_, each), slope = jax.value_and_grad(total, has_aux=True)(state.values)

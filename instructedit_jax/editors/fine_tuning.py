@@ -56,6 +56,8 @@ from instructedit_jax.models.language_model import LanguageModel
 
 TARGET, PROMPT_LAST = "target", "prompt_last"
 _UNGATED_BOUND = 5e-4
+# Of the updates that are fitted together; Adam needs four times as much beside.
+_UPDATE_BYTES = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,7 +118,12 @@ class FineTuning(TrainingFree):
     """
     name = self.config.named(model.config)
     found, rows = read_rows(model, requests, self.config, cache)
-    fitted = self._fit(model, name, rows, joint=False)[: len(found)]
+    size = 4 * math.prod(model.config.matrix_shape(name))
+    most = max(_UPDATE_BYTES // size, 1)
+    parts = [
+      self._fit(model, name, part, joint=False) for part in _parts(rows, most)
+    ]
+    fitted = jnp.concatenate(parts)[: len(found)]
     refuse_overflow(fitted, found)
     return DenseEdit({name: fitted})
 
@@ -148,6 +155,12 @@ class FineTuning(TrainingFree):
       model.params,
       rows,
     )
+
+
+def _parts(rows: Rows, most: int) -> list[Rows]:
+  """At most so many rows each."""
+  starts = range(0, len(rows.labels), most)
+  return [Rows(*(part[s : s + most] for part in rows)) for s in starts]
 
 
 def losses(
@@ -190,7 +203,8 @@ def _fit(
   graph, config, shape = setting
   model = nnx.merge(graph, weights)
 
-  def each(update: jax.Array, rows: Rows) -> jax.Array:
+  def each(update: jax.Array, rows: Rows, live: jax.Array) -> jax.Array:
+    rows = rows.only(live)
     if not joint:
       return losses(model, rows, name, update, config.objective)
     found = losses(model, rows, name, update[0], config.objective)

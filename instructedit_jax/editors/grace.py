@@ -324,8 +324,13 @@ def _fit(
   model = nnx.merge(graph, weights)
   rate, steps, stop = schedule
   start = edit.values[jnp.arange(len(entries)), entries]
+
+  def each(values: jax.Array, given: Any, live: jax.Array) -> jax.Array:
+    rows, edit, entries = given
+    return losses(model, rows.only(live), edit, entries, values)
+
   values, _ = descend(
-    lambda values, given: losses(model, *given, values),
+    each,
     start,
     (rows, edit, entries),
     rate=rate,

@@ -28,6 +28,8 @@ VIEWS = (BARE, INSTRUCTED)
 _REQUESTS = (1, 4, 16, 64)
 _TOKENS = (16, 24, 32, 48, 64, 128, 256)
 _ANSWERS = (4, 8, 16, 32)
+# Places of all requests together whose logits are made at a time.
+_TURN = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -197,6 +199,8 @@ def answer_losses(
     answer_weight(rows),
     rows.mask,
     rows.labels,
+    pool=len(hidden),
+    turn=_TURN,
   )[0]
 
 

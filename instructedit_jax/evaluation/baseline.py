@@ -9,7 +9,7 @@ from instructedit_jax.models.generate import generate
 from instructedit_jax.models.language_model import LanguageModel
 
 STOP = ("\n",)
-_BATCH = 16
+_BATCH = 64
 
 
 class Baseline:

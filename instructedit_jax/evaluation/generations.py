@@ -18,7 +18,7 @@ from instructedit_jax.evaluation.items import (
 from instructedit_jax.evaluation.options import Options
 from instructedit_jax.models.generate import generate
 
-_BATCH = 16
+_BATCH = 64
 _LIMITS = (16, 32, 64, 128)
 _SPARE = 4  # tokens beyond the answer, to see whether it is over
 

@@ -32,7 +32,8 @@ class Options:
       record's task, or another choice of `choices`; an `Instruction` for all
       records; or "none".
     pools: the descriptions that choices are made from, by task.
-    batch: records edited at once.
+    batch: records edited at once; what is fitted takes less time a record the
+      more there are, and memory for all of them.
     free: whether answers are also generated freely.
     free_limit: only the first so many records' are; None for all.
     fluency_limit: fluency is measured on the first so many records.
@@ -47,7 +48,7 @@ class Options:
   pools: Mapping[str, InstructionPool] = dataclasses.field(
     default_factory=lambda: dict(POOLS)
   )
-  batch: int = 16
+  batch: int = 64
   free: bool = True
   free_limit: int | None = None
   fluency_limit: int = 16

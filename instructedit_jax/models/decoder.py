@@ -204,7 +204,7 @@ class Decoder(nnx.Module):
     if self.head is not None:
       y = self.head(x)
     else:
-      y = product(x, self.embedding[...].T)
+      y = product(x, self.embedding[...], transposed=True)
     return y.astype(jnp.promote_types(y.dtype, jnp.float32))
 
   def empty_cache(self, rows: int, slots: int, dtype: Any) -> Cache:

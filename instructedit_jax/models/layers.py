@@ -3,6 +3,7 @@
 Axes: B rows, T tokens, P scored positions, D width, H heads, K head_dim.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -228,41 +229,73 @@ class Block(nnx.Module):
     return h + self.mlp(self.mlp_norm(h), tap, name)
 
 
-def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def product(
+  x: jax.Array, kernel: jax.Array, *, transposed: bool = False
+) -> jax.Array:
   """x W in the dtype of x, [..., n] times [n, m].
 
   A kernel of half precision is never copied to a wider type, forwards or
   backwards: float32 x is rounded like the kernel. Products are summed in
   float32.
+
+  Args:
+    x: [..., n].
+    kernel: [n, m].
+    transposed: the kernel is [m, n].
   """
+  axis = int(transposed)
   half = jnp.finfo(kernel.dtype).bits < 32
   if half and x.dtype in (jnp.float32, kernel.dtype):
     # Asked for half-precision sums, CPUs would multiply widened copies.
-    return _rounded_product(x.astype(jnp.float32), kernel).astype(x.dtype)
-  return x @ kernel.astype(x.dtype)
+    return _rounded_product(x.astype(jnp.float32), kernel, axis).astype(x.dtype)
+  return _contracted(x, kernel.astype(x.dtype), axis, x.dtype)
 
 
-@jax.custom_vjp
-def _rounded_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  return jnp.matmul(
-    x.astype(kernel.dtype), kernel, preferred_element_type=x.dtype
-  )
+def summed(rule: str, x: jax.Array, w: jax.Array) -> jax.Array:
+  """An einsum of x and w, w rounded to the dtype of x and the result in it.
+
+  Summed in float32 or better, for the same reason as `product`.
+  """
+  wide = jnp.promote_types(x.dtype, jnp.float32)
+  w = w.astype(x.dtype)
+  y = jnp.einsum(rule, x, w, preferred_element_type=wide)
+  return y.astype(x.dtype)
+
+
+def _contracted(
+  x: jax.Array, kernel: jax.Array, axis: int, dtype: jnp.dtype
+) -> jax.Array:
+  """x's last axis against one of the kernel's.
+
+  Not the product with a transposed kernel: CPUs would transpose one of half
+  precision anew each time, which for a head takes longer than to use it.
+  """
+  axes = ((x.ndim - 1,), (axis,)), ((), ())
+  return jax.lax.dot_general(x, kernel, axes, preferred_element_type=dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _rounded_product(x: jax.Array, kernel: jax.Array, axis: int) -> jax.Array:
+  return _contracted(x.astype(kernel.dtype), kernel, axis, x.dtype)
 
 
 def _rounded_product_forward(
-  x: jax.Array, kernel: jax.Array
+  x: jax.Array, kernel: jax.Array, axis: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  return _rounded_product(x, kernel), (x.astype(kernel.dtype), kernel)
+  return _rounded_product(x, kernel, axis), (x.astype(kernel.dtype), kernel)
 
 
 def _rounded_product_backward(
-  kept: tuple[jax.Array, jax.Array], dy: jax.Array
+  axis: int, kept: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   x, kernel = kept
   # The usual rule would multiply float32 with a widened copy of the kernel.
-  dx = _rounded_product(dy, kernel.T)
-  rows, outer = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-  return dx, _rounded_product(outer.T, rows).T.astype(kernel.dtype)
+  dx = _rounded_product(dy, kernel, 1 - axis)
+  left, right = (
+    side.reshape(-1, side.shape[-1]).astype(kernel.dtype)
+    for side in ((dy, x) if axis else (x, dy))
+  )
+  return dx, _contracted(left.T, right, 0, dy.dtype).astype(kernel.dtype)
 
 
 _rounded_product.defvjp(_rounded_product_forward, _rounded_product_backward)
