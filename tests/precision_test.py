@@ -70,7 +70,7 @@ def test_a_product_of_halves_is_summed_in_float32():
 
 @pytest.mark.parametrize("transposed", [False, True])
 def test_no_product_transposes_a_kernel(transposed):
-  # A CPU would do it in every step, at the price of the product or more.
+  # A CPU would make a copy, at the price of the product or more.
   x = jnp.ones((3, 64), jnp.bfloat16)
   kernel = jnp.ones((48, 64) if transposed else (64, 48), jnp.bfloat16)
 

@@ -35,7 +35,7 @@ class Indexed:
 
 @jax.jit
 def _taken(edits: Any, index: jax.Array) -> Any:
-  """Some of a batch, in one program: it is done for every batch of answers."""
+  """Some of a batch, in one program: evaluation does it for every few rows."""
   return jax.tree.map(lambda leaf: leaf[index], edits)
 
 

@@ -267,8 +267,9 @@ def _contracted(
 ) -> jax.Array:
   """x's last axis against one of the kernel's.
 
-  Not the product with a transposed kernel: CPUs would transpose one of half
-  precision anew each time, which for a head takes longer than to use it.
+  Not the product with a transposed kernel: of one of half precision a CPU makes
+  a transposed copy first, which for a head takes longer than to use it. Loops
+  make it once, but hold it.
   """
   axes = ((x.ndim - 1,), (axis,)), ((), ())
   return jax.lax.dot_general(x, kernel, axes, preferred_element_type=dtype)
