@@ -179,6 +179,14 @@ def test_a_batch_of_edits_has_an_end():
       _ = edits[index]
 
 
+@pytest.mark.parametrize("index", [[2, 0, 2], [True, False, True]])
+def test_some_of_a_batch_are_taken_by_number_or_by_flag(index):
+  edits = draw("tiny-gpt2", 6, 3)
+  for chosen in (np.asarray(index), jnp.asarray(index)):
+    for name, u in edits[chosen].u.items():
+      np.testing.assert_array_equal(u, np.asarray(edits.u[name])[index])
+
+
 def test_an_edit_that_would_not_act_is_refused(tmp_path):
   """As the fingerprint is, tokens are the same whatever the suffix."""
   deep = random_model(preset("tiny-llama"))

@@ -28,7 +28,7 @@ class Indexed:
     # An array out of range would take the last edit without a word.
     if isinstance(index, int) and not -self.count <= index < self.count:
       raise IndexError(f"edit {index} of {self.count}")
-    if isinstance(index, np.ndarray):
+    if isinstance(index, np.ndarray) and index.dtype != bool:
       return _taken(self, index)
     return jax.tree.map(lambda leaf: leaf[index], self)
 

@@ -39,6 +39,10 @@ class Rows(NamedTuple):
     """Positions and segments, as the decoder takes them."""
     return decoder.Sequence(self.positions, self.segments)
 
+  def part(self, start: int, stop: int) -> Self:
+    """The rows from `start` up to `stop`."""
+    return type(self)(*(array[start:stop] for array in self))
+
   def only(self, chosen: Array) -> Self:
     """With nothing scored in the other rows; bool [B], or [1] for all."""
     return self._replace(mask=self.mask & chosen[:, None])

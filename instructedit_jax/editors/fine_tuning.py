@@ -121,7 +121,8 @@ class FineTuning(TrainingFree):
     size = 4 * math.prod(model.config.matrix_shape(name))
     most = max(_UPDATE_BYTES // size, 1)
     parts = [
-      self._fit(model, name, part, joint=False) for part in _parts(rows, most)
+      self._fit(model, name, rows.part(start, start + most), joint=False)
+      for start in range(0, len(rows.labels), most)
     ]
     fitted = jnp.concatenate(parts)[: len(found)]
     refuse_overflow(fitted, found)
@@ -155,12 +156,6 @@ class FineTuning(TrainingFree):
       model.params,
       rows,
     )
-
-
-def _parts(rows: Rows, most: int) -> list[Rows]:
-  """At most so many rows each."""
-  starts = range(0, len(rows.labels), most)
-  return [Rows(*(part[s : s + most] for part in rows)) for s in starts]
 
 
 def losses(

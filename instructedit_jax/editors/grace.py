@@ -204,7 +204,7 @@ class Grace(TrainingFree):
       fitted = self._fit(
         model,
         jax.tree.map(lambda leaf: leaf[None], _edit(name, book, values, room)),
-        jax.tree.map(lambda part, i=number: part[i : i + 1], rows),
+        rows.part(number, number + 1),
         np.asarray([entry], np.int32),
       )
       refuse_overflow(fitted, [request])

@@ -9,7 +9,8 @@ from instructedit_jax.models.generate import generate
 from instructedit_jax.models.language_model import LanguageModel
 
 STOP = ("\n",)
-_BATCH = 64
+# Prompts continued at a time.
+BATCH = 64
 
 
 class Baseline:
@@ -37,7 +38,7 @@ class Baseline:
       if (prompt, tokens) not in self._answers
     ]
     texts = generate(
-      self.model, missing, max_new_tokens=tokens, stop=STOP, batch_size=_BATCH
+      self.model, missing, max_new_tokens=tokens, stop=STOP, batch_size=BATCH
     )
     for prompt, text in zip(missing, texts, strict=True):
       self._answers[prompt, tokens] = text

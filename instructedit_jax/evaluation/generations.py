@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from instructedit_jax.editing.sequences import bucket
-from instructedit_jax.evaluation.baseline import STOP, Baseline
+from instructedit_jax.evaluation.baseline import BATCH, STOP, Baseline
 from instructedit_jax.evaluation.items import (
   LOCALITY,
   OPPOSITE,
@@ -18,7 +18,6 @@ from instructedit_jax.evaluation.items import (
 from instructedit_jax.evaluation.options import Options
 from instructedit_jax.models.generate import generate
 
-_BATCH = 64
 _LIMITS = (16, 32, 64, 128)
 _SPARE = 4  # tokens beyond the answer, to see whether it is over
 
@@ -106,7 +105,7 @@ def answers(
         max_new_tokens=limit,
         edit=_owned(edit, [owner for owner, _ in group]),
         stop=STOP,
-        batch_size=_BATCH,
+        batch_size=BATCH,
       )
     for prompt, text, (owner, number) in zip(
       prompts, after, group, strict=True
@@ -145,7 +144,7 @@ def fluency_texts(
     temperature=1.0 if sampled else 0.0,
     top_k=options.fluency_top_k if sampled else None,
     seed=seed,
-    batch_size=_BATCH,
+    batch_size=BATCH,
   )
 
 

@@ -32,8 +32,8 @@ class Options:
       record's task, or another choice of `choices`; an `Instruction` for all
       records; or "none".
     pools: the descriptions that choices are made from, by task.
-    batch: records edited at once; what is fitted takes less time a record the
-      more there are, and memory for all of them.
+    batch: records edited at once, with memory for all their edits; CaliNet
+      takes less time a record the more there are.
     free: whether answers are also generated freely.
     free_limit: only the first so many records' are; None for all.
     fluency_limit: fluency is measured on the first so many records.
