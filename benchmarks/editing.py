@@ -73,6 +73,10 @@ def latencies(
     "unrestrained": _ours(model, records, enough=0.0),
     "restrained": _ours(model, records, enough=_ALWAYS),
     "both forms": _ours(model, records, both_forms=True),
+    # What configs/multi.py trains.
+    "views": _ours(
+      model, records, both_forms=True, method="instructedit_views"
+    ),
     # Untrained, it hardly ever says an answer: all of them cost a round.
     "insisting": _ours(model, records, insist=1),
     "released": _released(model, peer, records),
@@ -101,6 +105,9 @@ def latencies(
     _ratio("edit latency, restraint at its costliest / none", most, none),
     _ratio(
       "edit latency, both forms / one", times["both forms"], times["ours"]
+    ),
+    _ratio(
+      "edit latency, both forms and views / one", times["views"], times["ours"]
     ),
     _ratio(
       "edit latency, a further round / none", times["insisting"], times["ours"]

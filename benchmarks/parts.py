@@ -22,6 +22,7 @@ from flax import nnx
 from benchmarks import options, rows, steps
 from benchmarks.rows import Row
 from benchmarks.timing import side_by_side
+from configs import multi
 from instructedit_jax import app
 from instructedit_jax.editors import metalearned
 from instructedit_jax.editors.metalearned import EditorConfig
@@ -39,8 +40,11 @@ _PREFIX = (16, 128)
 _DTYPE = flags.DEFINE_enum(
   "dtype", "float32", ["float32", "bfloat16"], "Of the weights."
 )
-_BOTH = flags.DEFINE_boolean(
-  "both_forms", False, "Edits of both forms of a prompt, as configs/multi.py."
+_METHOD = flags.DEFINE_enum(
+  "method",
+  "",
+  ["", *(method for method in multi.METHODS if method != "ke")],
+  "Trained as configs/multi.py does; by default instructedit of one form.",
 )
 
 
@@ -53,11 +57,13 @@ def main(argv: Sequence[str]) -> None:
     dtype=_DTYPE.value,
   )
   tasks = options.tasks("convsent", "counterfact", "wikirecent")
-  editor = EditorConfig(both_forms=_BOTH.value)
-  config = steps.run_config(editor, 84 if _BOTH.value else 40, tasks, 1)
-  if _BOTH.value:
-    shape = dataclasses.replace(config.shape, edit_rows=40)
-    config = dataclasses.replace(config, shape=shape)
+  editor, tokens, scored = EditorConfig(), 40, 20
+  if _METHOD.value:
+    tokens, scored, both_forms = multi.METHODS[_METHOD.value]
+    editor = EditorConfig(_METHOD.value, both_forms=both_forms)
+  config = steps.run_config(editor, tokens, tasks, 1)
+  shape = dataclasses.replace(config.shape, edit_rows=scored)
+  config = dataclasses.replace(config, shape=shape)
   batch = jax.device_put(steps.Ours(model, config).batches[0])
   found = measure(model, config.editor, batch, options.repeats(7))
   for row in found:

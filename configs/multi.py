@@ -4,9 +4,8 @@ r"""One instruction-conditioned editor for many kinds of edits.
     --workdir=runs/multi
 
 `get_config(arg)` takes comma-separated words:
-  a method       instructedit (default), mend, instructedit_text,
-                 instructedit_views, instructedit_rows, instructedit_experts,
-                 ke
+  a method       instructedit_views (default), instructedit, mend,
+                 instructedit_text, instructedit_rows, instructedit_experts, ke
   a model        smollm2-135m (default), gpt2-xl, llama-2-7b, llama-2-13b,
                  llama-2-70b
 """
@@ -16,12 +15,13 @@ import ml_collections
 from instructedit_jax.training.config import default
 
 # Tokens and answer rows an edit may have (an instruction in front is long), and
-# whether it is made from both forms of its prompt.
+# whether it is made from both forms of its prompt. The first is the default: it
+# alone is made for plain questions and for those behind an instruction.
 METHODS = {
-  "mend": (84, 40, True),
+  "instructedit_views": (240, 80, True),
   "instructedit": (84, 40, True),
+  "mend": (84, 40, True),
   "instructedit_text": (120, 20, False),
-  "instructedit_views": (170, 40, False),
   "instructedit_rows": (84, 40, True),
   "instructedit_experts": (84, 40, True),
   "ke": (40, 20, False),
@@ -40,7 +40,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   """Returns the configuration; see the module docstring for `arg`."""
   config = default()
   config.data = "hub"
-  _set_method(config, "instructedit")
+  _set_method(config, next(iter(METHODS)))
   for word in filter(None, arg.split(",")):
     if word in METHODS:
       _set_method(config, word)

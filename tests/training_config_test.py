@@ -1,4 +1,4 @@
-"""Configurations that describe no training run are refused by name."""
+"""What configurations train; those of no training run are refused by name."""
 
 import pathlib
 
@@ -20,6 +20,22 @@ def test_another_kind_of_configuration(name):
   config = app.load_config(str(CONFIGS / name))
   with pytest.raises(UserError, match="not a training configuration"):
     from_config(config)
+
+
+@pytest.mark.parametrize(
+  ("name", "method", "both_forms"),
+  [
+    ("multi.py", "instructedit_views", True),
+    ("multi.py:gpt2-xl", "instructedit_views", True),
+    ("multi.py:gpt2-xl,mend", "mend", True),
+    ("multi.py:instructedit_text", "instructedit_text", False),
+    ("quickstart.py", "instructedit", True),
+    ("quickstart.py:mend", "mend", True),
+  ],
+)
+def test_what_a_configuration_trains(name, method, both_forms):
+  editor = from_config(app.load_config(str(CONFIGS / name))).editor
+  assert (editor.method, editor.both_forms) == (method, both_forms)
 
 
 @pytest.mark.parametrize(
