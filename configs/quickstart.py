@@ -2,8 +2,8 @@
 
 Meta-trains InstructEdit for SmolLM2-135M on the embedded records of three
 tasks; the fourth, zsre, is never trained on. It is `instructedit`, whose steps
-take half the time of the default's. `launch/quickstart.sh` runs it and the
-evaluation after it.
+take two thirds of the time of the default's. `launch/quickstart.sh` runs it and
+the evaluation after it.
 
   python -m instructedit_jax.train --config=configs/quickstart.py \
     --workdir=runs/quickstart
