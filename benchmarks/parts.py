@@ -32,6 +32,7 @@ from instructedit_jax.planning import flops
 from instructedit_jax.training import losses
 from instructedit_jax.training import step as step_lib
 from instructedit_jax.training.batches import Batch
+from instructedit_jax.training.config import TrainConfig, from_config
 from instructedit_jax.training.losses import LossConfig
 
 WHOLE = "whole step"
@@ -57,12 +58,11 @@ def main(argv: Sequence[str]) -> None:
     dtype=_DTYPE.value,
   )
   tasks = options.tasks("convsent", "counterfact", "wikirecent")
-  editor, tokens, scored = EditorConfig(), 40, 20
+  wanted = TrainConfig()
   if _METHOD.value:
-    tokens, scored, both_forms = multi.METHODS[_METHOD.value]
-    editor = EditorConfig(_METHOD.value, both_forms=both_forms)
-  config = steps.run_config(editor, tokens, tasks, 1)
-  shape = dataclasses.replace(config.shape, edit_rows=scored)
+    wanted = from_config(multi.get_config(_METHOD.value))
+  config = steps.run_config(wanted.editor, wanted.shape.edit_tokens, tasks, 1)
+  shape = dataclasses.replace(config.shape, edit_rows=wanted.shape.edit_rows)
   config = dataclasses.replace(config, shape=shape)
   batch = jax.device_put(steps.Ours(model, config).batches[0])
   found = measure(model, config.editor, batch, options.repeats(7))

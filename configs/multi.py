@@ -15,8 +15,7 @@ import ml_collections
 from instructedit_jax.training.config import default
 
 # Tokens and answer rows an edit may have (an instruction in front is long), and
-# whether it is made from both forms of its prompt. The first is the default: it
-# alone is made for plain questions and for those behind an instruction.
+# whether it is made from both forms of its prompt.
 METHODS = {
   "instructedit_views": (240, 80, True),
   "instructedit": (84, 40, True),
@@ -26,6 +25,8 @@ METHODS = {
   "instructedit_experts": (84, 40, True),
   "ke": (40, 20, False),
 }
+# The only one good at plain questions and at those behind an instruction.
+DEFAULT = "instructedit_views"
 SMALL = "smollm2-135m"
 MODELS = {
   SMALL: SMALL,
@@ -40,7 +41,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   """Returns the configuration; see the module docstring for `arg`."""
   config = default()
   config.data = "hub"
-  _set_method(config, next(iter(METHODS)))
+  _set_method(config, DEFAULT)
   for word in filter(None, arg.split(",")):
     if word in METHODS:
       _set_method(config, word)
