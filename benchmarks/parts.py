@@ -74,9 +74,9 @@ def main(argv: Sequence[str]) -> None:
 def used(batch: Batch) -> dict[str, float]:
   """Shares of a batch's places that are no padding."""
   return {
-    "used_edit_tokens": float(np.mean(np.asarray(batch.edit.segments) > 0)),
+    "used_edit_tokens": float(np.mean(np.asarray(batch.edit.ends) > 0)),
     "used_edit_rows": float(np.mean(np.asarray(batch.edit.mask))),
-    "used_query_tokens": float(np.mean(np.asarray(batch.query.segments) > 0)),
+    "used_query_tokens": float(np.mean(np.asarray(batch.query.ends) > 0)),
     "used_scored": float(np.mean(np.asarray(batch.query.mask))),
   }
 

@@ -156,7 +156,7 @@ class Ours:
 
   def lengths(self) -> dict[str, float]:
     """Mean tokens of an episode's edit and questions, without padding."""
-    rows = [(b.edit.segments, b.query.segments) for b in self.batches]
+    rows = [(b.edit.ends, b.query.ends) for b in self.batches]
     edit, query = (
       float(np.mean([(side[i] > 0).sum(1).mean() for side in rows]))
       for i in range(2)

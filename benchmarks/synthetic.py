@@ -40,15 +40,15 @@ def _rows(
   scored: int,
 ) -> Rows:
   """Sequences of about 14 tokens side by side; the last tokens are scored."""
-  segments = np.arange(tokens) // 14
   positions = np.arange(tokens) % 14
+  ends = np.minimum(np.arange(tokens) - positions + 14, tokens)
   places = np.sort(rng.permuted(np.tile(np.arange(tokens), (size, 1)), axis=1))
   at = places[:, -scored:]
   shape = (size, tokens)
   return Rows(
     rng.normal(size=(*shape, model.width)).astype(np.float32),
     np.broadcast_to(positions[None], shape).astype(np.int32),
-    np.broadcast_to(segments[None] + 1, shape).astype(np.int32),
+    np.broadcast_to(ends[None], shape).astype(np.int32),
     at.astype(np.int32),
     rng.integers(0, model.vocab, at.shape).astype(np.int32),
     np.ones(at.shape, bool),

@@ -17,7 +17,7 @@ from instructedit_jax.training.config import default
 # Tokens and answer rows an edit may have (an instruction in front is long), and
 # whether it is made from both forms of its prompt.
 METHODS = {
-  "instructedit_views": (240, 80, True),
+  "instructedit_views": (208, 80, True),
   "instructedit": (84, 40, True),
   "mend": (84, 40, True),
   "instructedit_text": (120, 20, False),

@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editing.rows import rows_of
 from instructedit_jax.editing.sequences import (
+  Scored,
   bucket,
   pack,
+  row_length,
   score,
   unscored,
 )
+from instructedit_jax.editors.metalearned import factors_and_answers
 from instructedit_jax.errors import UserError
 from instructedit_jax.models import decoder
 from tests import tiny_run as tiny
@@ -86,6 +89,75 @@ def test_packed_rows_predict_as_separate_ones(model):
   np.testing.assert_allclose(
     both[0][together.mask[0]], jnp.concatenate(each), atol=2e-5
   )
+
+
+def _alike() -> st.SearchStrategy[list[Scored]]:
+  """Rows of sequences that often begin alike."""
+  token = st.integers(1, 2)
+  text = st.lists(token, min_size=1, max_size=6).map(tuple)
+  answer = st.lists(token, max_size=3).map(tuple)
+  scored = st.tuples(text, answer).map(
+    lambda pair: Scored(pair[0] + pair[1][:-1], pair[1])
+  )
+  return st.lists(scored, max_size=6)
+
+
+@given(_alike())
+def test_laid_sequences_read_and_see_as_separate_ones(row):
+  length = row_length(row)
+  packed = pack([row], 64, 32)
+  seen = decoder.causal_mask(decoder.Branches(packed.positions, packed.ends))
+  assert np.count_nonzero(packed.ends) == length
+  assert length <= sum(len(sequence.tokens) for sequence in row)
+  scored = []
+  for number, sequence in enumerate(row):
+    place = packed.places[0][number]
+    np.testing.assert_array_equal(packed.tokens[0, place], sequence.tokens)
+    np.testing.assert_array_equal(
+      packed.positions[0, place], np.arange(len(place))
+    )
+    for i, index in enumerate(place):
+      assert set(np.flatnonzero(seen[0, index])) == set(place[: i + 1])
+    own = packed.owner[0] == number
+    at = packed.at[0, own]
+    np.testing.assert_array_equal(packed.labels[0, own], sequence.labels)
+    np.testing.assert_array_equal(at, place[len(place) - len(at) :])
+    scored += [*at]
+    # No other sequence goes through a token that predicts something.
+    for other, elsewhere in enumerate(packed.places[0]):
+      assert other == number or not set(at) & set(elsewhere)
+  assert len(scored) == len(set(scored))
+
+
+def test_factors_of_laid_views_are_those_of_separate_ones(model):
+  """Two instructed views share their instruction; the gradients do not know."""
+  said = "Say where it is. "
+  texts = ("Paris", f"{said}Paris", f"{said}Is Paris", f"{said}Paris")
+  views = [score(model.text, text, "in Peru", context=512) for text in texts]
+  assert row_length(views) < sum(len(view.tokens) for view in views)
+  cache, network = PrefixCache(model), model.decoder()
+
+  def factors(*row):
+    answers = sum(len(view.labels) for view in row)
+    packed = pack([list(row)], 128, answers)
+    rows = rows_of(packed, [cache(list(row))], model.config.width)
+    return factors_and_answers(network, rows)
+
+  laid, losses, answers = factors(*views)
+  each = [factors(view) for view in views]
+  np.testing.assert_array_equal(
+    answers[0], np.concatenate([e[2][0] for e in each])
+  )
+  np.testing.assert_allclose(
+    losses[0], np.mean([e[1][0] for e in each]), rtol=1e-6
+  )
+  for name in laid.x:
+    x = np.concatenate([e[0].x[name][0] for e in each])
+    delta = np.concatenate([e[0].delta[name][0] for e in each]) / len(views)
+    # float32 sums in another order, relative to the largest.
+    for found, wanted in ((laid.x, x), (laid.delta, delta)):
+      scale = np.abs(wanted).max()
+      np.testing.assert_allclose(found[name][0], wanted, atol=1e-5 * scale)
 
 
 def test_cache_keeps_its_size(model):

@@ -26,7 +26,7 @@ from instructedit_jax.models.language_model import LanguageModel
 
 # Tokens of a row, and of a row that is run by itself; rows of a large batch.
 _LENGTHS = (128, 256, 512)
-_SINGLE = (32, 64, *_LENGTHS)
+_SINGLE = (32, 64, 96, 128, 192, 256, 512)
 _ROWS = 16
 
 

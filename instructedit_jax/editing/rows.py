@@ -21,7 +21,7 @@ class Rows(NamedTuple):
 
   Attributes:
     hidden: float32 [B, T, D].
-    positions, segments: int32 [B, T].
+    positions, ends: int32 [B, T]; see `decoder.Branches`.
     at: int32 [B, P].
     labels: int32 [B, P].
     mask: bool [B, P].
@@ -29,15 +29,15 @@ class Rows(NamedTuple):
 
   hidden: Array
   positions: Array
-  segments: Array
+  ends: Array
   at: Array
   labels: Array
   mask: Array
 
   @property
-  def sequence(self) -> decoder.Sequence:
-    """Positions and segments, as the decoder takes them."""
-    return decoder.Sequence(self.positions, self.segments)
+  def sequence(self) -> decoder.Branches:
+    """Where the tokens stand, as the decoder takes it."""
+    return decoder.Branches(self.positions, self.ends)
 
   def part(self, start: int, stop: int) -> Self:
     """The rows from `start` up to `stop`."""
@@ -54,14 +54,12 @@ def rows_of(
   """Puts the cached states of every row's sequences in their places."""
   hidden = np.zeros((*packed.tokens.shape, width), np.float32)
   for b, row in enumerate(states):
-    place = 0
-    for state in row:
-      hidden[b, place : place + len(state.hidden)] = state.hidden
-      place += len(state.hidden)
+    for place, state in zip(packed.places[b], row, strict=True):
+      hidden[b, place] = state.hidden
   return Rows(
     hidden,
     packed.positions,
-    packed.segments,
+    packed.ends,
     packed.at,
     packed.labels,
     packed.owner >= 0,

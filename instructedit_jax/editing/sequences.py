@@ -1,7 +1,8 @@
 """Token sequences with scored ends, packed side by side into rows.
 
 A question with its answer is short (a dozen tokens), so several share one row:
-no padding between them, one shape for every batch, and one edit a row.
+no padding between them, one shape for every batch, and one edit a row. Where
+they begin alike, behind the same instruction, they lie over each other.
 
 Axes: B rows, T tokens a row, P scored positions a row.
 """
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from instructedit_jax.editing.shared_prefix import SharedRow, stack
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.tokenizer import Tokenizer
 
@@ -37,18 +39,21 @@ class Packed(NamedTuple):
   """Where the sequences of every row stand; numpy arrays.
 
   Attributes:
-    tokens, positions, segments: int32 [B, T]; segment 0 is padding.
+    tokens, positions, ends: int32 [B, T]; see `decoder.Branches`.
     at: int32 [B, P], token index of each scored position.
     labels: int32 [B, P], the token predicted there.
     owner: int32 [B, P], number of the sequence in its row; -1 = unused.
+    places: for each row and each of its sequences, the token indices of the
+      sequence's tokens; int32.
   """
 
   tokens: np.ndarray
   positions: np.ndarray
-  segments: np.ndarray
+  ends: np.ndarray
   at: np.ndarray
   labels: np.ndarray
   owner: np.ndarray
+  places: list[list[np.ndarray]]
 
 
 def score(
@@ -92,43 +97,61 @@ def unscored(tokenizer: Tokenizer, text: str) -> Scored:
   return Scored(tuple(tokenizer.encode(text)), ())
 
 
+def laid(row: Sequence_[Scored]) -> SharedRow:
+  """Lays sequences over each other as far as nothing is predicted there.
+
+  A token that predicts a label is its sequence's own: what two answers give of
+  it, its gradients above all, must stay apart.
+  """
+  filled = SharedRow(sum(len(sequence.tokens) for sequence in row))
+  free = 0  # first tokens of the last sequence that predict nothing
+  for number in sorted(range(len(row)), key=lambda i: row[i].tokens):
+    tokens = row[number].tokens
+    own = len(tokens) - len(row[number].labels)
+    filled.add(number, tokens, min(filled.common(tokens), free, own))
+    free = own
+  return filled
+
+
+def row_length(row: Sequence_[Scored]) -> int:
+  """How many tokens the sequences of one row take, laid over each other."""
+  return len(laid(row).tokens)
+
+
 def pack(
   rows: Sequence_[Sequence_[Scored]], tokens: int, scored: int
 ) -> Packed:
-  """Lays each row's sequences end to end.
+  """Lays each row's sequences behind and, as far as they can be, on each other.
 
   Args:
     rows: the sequences of each row.
-    tokens: T, at least the total length of every row.
+    tokens: T, at least the `row_length` of every row.
     scored: P, at least the number of labels of every row.
 
   Raises:
     ValueError: a row does not fit.
   """
-  shape, ends = (len(rows), tokens), (len(rows), scored)
-  packed = Packed(
-    tokens=np.zeros(shape, np.int32),
-    positions=np.zeros(shape, np.int32),
-    segments=np.zeros(shape, np.int32),
-    at=np.zeros(ends, np.int32),
-    labels=np.zeros(ends, np.int32),
-    owner=np.full(ends, -1, np.int32),
-  )
+  filled = [laid(row) for row in rows]
+  ends = (len(rows), scored)
+  at = np.zeros(ends, np.int32)
+  labels = np.zeros(ends, np.int32)
+  owner = np.full(ends, -1, np.int32)
+  places: list[list[np.ndarray]] = []
   for b, row in enumerate(rows):
-    place = count = 0
+    said = [len(sequence.labels) for sequence in row]
+    if len(filled[b].tokens) > tokens or sum(said) > scored:
+      raise ValueError(f"row {b} does not fit {tokens} tokens, {scored} ends")
+    places.append([filled[b].places[number] for number in range(len(row))])
+    count = 0
     for number, sequence in enumerate(row):
-      length, labels = len(sequence.tokens), len(sequence.labels)
-      if place + length > tokens or count + labels > scored:
-        raise ValueError(f"row {b} does not fit {tokens} tokens, {scored} ends")
-      span, ends_ = slice(place, place + length), slice(count, count + labels)
-      packed.tokens[b, span] = sequence.tokens
-      packed.positions[b, span] = np.arange(length)
-      packed.segments[b, span] = number + 1
-      packed.at[b, ends_] = np.arange(place + length - labels, place + length)
-      packed.labels[b, ends_] = sequence.labels
-      packed.owner[b, ends_] = number
-      place, count = place + length, count + labels
-  return packed
+      span = slice(count, count + said[number])
+      place = places[b][number]
+      at[b, span] = place[len(place) - said[number] :]
+      labels[b, span] = sequence.labels
+      owner[b, span] = number
+      count += said[number]
+  tree = stack(filled, len(rows), tokens)
+  return Packed(*tree, at, labels, owner, places)
 
 
 def bucket(length: int, buckets: Sequence_[int]) -> int:

@@ -167,7 +167,7 @@ def read(
   here = jnp.ones((batch, 1), bool)
   # The prompt ends with the token that predicts the answer's first.
   order = jnp.arange(tokens.shape[1])[None, :]
-  prompt = (order <= rows.at[:, :1]) & (rows.segments > 0)
+  prompt = (order <= rows.at[:, :1]) & (rows.ends > 0)
   old_, new, asked = (
     table[ids].astype(jnp.float32) for ids in (old, rows.labels, tokens)
   )

@@ -19,6 +19,7 @@ from instructedit_jax.editing.sequences import (
   Scored,
   bucket,
   pack,
+  row_length,
   score,
   unscored,
 )
@@ -45,7 +46,7 @@ from instructedit_jax.tasks.instructions import Instruction
 
 # Sizes are rounded up to these, so that few programs are compiled.
 _REQUESTS = (1, 4, 16, 64)
-_TOKENS = (32, 64, 128, 256)
+_TOKENS = (32, 64, 96, 128, 192, 256)
 _ANSWERS = (8, 16, 32)
 
 
@@ -177,7 +178,7 @@ class TrainedEditor:
     count = bucket(len(edits), _REQUESTS)
     packed = pack(
       edits + [[] for _ in range(count - len(edits))],
-      bucket(max(sum(len(v.tokens) for v in e) for e in edits), _TOKENS),
+      bucket(max(map(row_length, edits)), _TOKENS),
       bucket(max(sum(len(v.labels) for v in e) for e in edits), _ANSWERS),
     )
     width = model.config.width

@@ -14,7 +14,7 @@ import numpy as np
 from instructedit_jax.editing import head
 from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editing.rows import Rows, rows_of
-from instructedit_jax.editing.sequences import bucket, pack, score
+from instructedit_jax.editing.sequences import bucket, pack, row_length, score
 from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.requests import RequestLike, as_requests
 from instructedit_jax.errors import UserError, require_least
@@ -172,7 +172,7 @@ def read_rows(
   ]
   packed = pack(
     [*texts, *([[]] * (bucket(len(texts), _REQUESTS) - len(texts)))],
-    bucket(max(sum(len(t.tokens) for t in row) for row in texts), _TOKENS),
+    bucket(max(map(row_length, texts)), _TOKENS),
     bucket(max(sum(len(t.labels) for t in row) for row in texts), _ANSWERS),
   )
   cache.warm([text for row in texts for text in row])

@@ -10,7 +10,12 @@ import numpy as np
 from absl import logging
 
 from instructedit_jax.editing import prefix_store
-from instructedit_jax.editing.sequences import Scored, TooLongError, score
+from instructedit_jax.editing.sequences import (
+  Scored,
+  TooLongError,
+  row_length,
+  score,
+)
 from instructedit_jax.editors.trained import instruction_sequence
 from instructedit_jax.errors import UserError
 from instructedit_jax.models.language_model import LanguageModel
@@ -202,9 +207,8 @@ class Episodes:
         views = [self._score(text, record.target, limit) for text in texts]
       except TooLongError:
         return False
-      tokens = sum(len(view.tokens) for view in views)
       rows = sum(len(view.labels) for view in views)
-      return tokens <= shape.edit_tokens and rows <= shape.edit_rows
+      return row_length(views) <= shape.edit_tokens and rows <= shape.edit_rows
 
     kept = [r for r in records if all(fits(r, number) for number in numbers)]
     if len(kept) < len(records):
