@@ -134,11 +134,11 @@ def _leave(status: int) -> NoReturn:
 
 
 def enable_compilation_cache() -> None:
-  """Keeps programs that took over a second to compile for the next process.
+  """Keeps programs that took a while to compile for the next process.
 
-  They live under ${XDG_CACHE_HOME:-~/.cache}/instructedit_jax/xla; a place set
-  through JAX's own option or variable wins. Without a writable place the run
-  goes on without a cache.
+  They live under ${XDG_CACHE_HOME:-~/.cache}/instructedit_jax/xla; a place, or
+  another while than a second, set through JAX's own options or variables wins.
+  Without a writable place the run goes on without a cache.
   """
   if jax.config.values["jax_compilation_cache_dir"] is None:
     root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
@@ -149,7 +149,6 @@ def enable_compilation_cache() -> None:
       logging.warning("%s: no compile cache (%s).", folder, error.strerror)
       return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
 def _prepared(main: Callable[[Sequence[str]], Any]) -> Callable[..., Any]:

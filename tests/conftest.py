@@ -1,6 +1,9 @@
 """Strict numerics and four fake devices for every test."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from importlib import metadata
 
 # All must precede the first jax import.
@@ -11,6 +14,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 # Nobody reads where in our files an operation of theirs is from.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+# Whoever needs a program first, a worker or a process that a test starts,
+# compiles it for all of this run; nothing is left of it for the next.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+  _compiled = tempfile.mkdtemp(prefix="instructedit-xla-")
+  atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 if metadata.version("jaxlib").startswith("0.10."):
   # These emitters take more than half of it, dividing small programs for many
   # threads a sixth. Later versions may have no other emitters, and refuse to
