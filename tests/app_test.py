@@ -51,7 +51,9 @@ def main(argv):
     config.stepz = 1
   import jax
   print(config.to_json(sort_keys=True))
-  print(WORKDIR.value, jax.config.values["jax_compilation_cache_dir"])
+  kept = jax.config.values
+  while_ = kept["jax_persistent_cache_min_compile_time_secs"]
+  print(WORKDIR.value, kept["jax_compilation_cache_dir"], while_)
 
 if __name__ == "__main__":
   app.run(main)
@@ -73,6 +75,7 @@ def _run(place, *arguments, **variables):
     "JAX_PLATFORMS": "cpu",
   }
   environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+  environment.pop("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", None)
   return subprocess.run(
     [sys.executable, "program.py", *arguments],
     cwd=place,
@@ -112,15 +115,18 @@ def test_overrides_reach_the_configuration(place):
     '{"editor": {"learning_rate": 1.0, "rank": 8}, "seed": 3,'
     ' "size": "large", "steps": 20, "tasks": ["a", "b"], "verbose": true}'
   )
-  assert second == f"out {place}/cache/instructedit_jax/xla"
+  assert second == f"out {place}/cache/instructedit_jax/xla 1.0"
   assert "started" in result.stderr
 
 
 def test_a_cache_chosen_by_the_user_stays(place):
   result = _run(
-    place, "--config=configs/multi.py", JAX_COMPILATION_CACHE_DIR="mine"
+    place,
+    "--config=configs/multi.py",
+    JAX_COMPILATION_CACHE_DIR="mine",
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.5",
   )
-  assert result.stdout.splitlines()[-1] == "runs mine"
+  assert result.stdout.splitlines()[-1] == "runs mine 0.5"
   (place / "cache").touch()  # not a folder, so nothing can be kept there
   result = _run(place, "--config=configs/multi.py")
   assert result.returncode == 0

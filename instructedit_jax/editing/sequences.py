@@ -101,7 +101,8 @@ def laid(row: Sequence_[Scored]) -> SharedRow:
   """Lays sequences over each other as far as nothing is predicted there.
 
   A token that predicts a label is its sequence's own: what two answers give of
-  it, its gradients above all, must stay apart.
+  it, its gradients above all, must stay apart. Gradients at a shared token are
+  the sum of its sequences', which only editors that keep all rows see.
   """
   filled = SharedRow(sum(len(sequence.tokens) for sequence in row))
   free = 0  # first tokens of the last sequence that predict nothing
