@@ -52,8 +52,8 @@ def main(argv):
   import jax
   print(config.to_json(sort_keys=True))
   kept = jax.config.values
-  while_ = kept["jax_persistent_cache_min_compile_time_secs"]
-  print(WORKDIR.value, kept["jax_compilation_cache_dir"], while_)
+  threshold = kept["jax_persistent_cache_min_compile_time_secs"]
+  print(WORKDIR.value, kept["jax_compilation_cache_dir"], threshold)
 
 if __name__ == "__main__":
   app.run(main)

@@ -54,7 +54,7 @@ def test_little_of_a_batch_is_padding(length):
   count = 2048 // length
   seen = set()
   for number in range(1, 3 * count):
-    rows = [SharedRow(length) for _ in range(number)]
+    rows = [SharedRow() for _ in range(number)]
     shapes = list(prefix._shapes(rows, length))
     assert len(shapes) == number
     computed = 0

@@ -24,8 +24,8 @@ from instructedit_jax.errors import UserError
 from instructedit_jax.models import decoder
 from instructedit_jax.models.language_model import LanguageModel
 
-# Tokens of a row, and of a row that is run by itself, where padding is most of
-# what one request waits for; rows of a large batch.
+# Tokens of a row, and of one that is run by itself (a single request waits for
+# its padding, so there are more); rows of a large batch.
 _LENGTHS = (128, 256, 512)
 _SINGLE = (32, 64, 96, 128, 192, 256, 512)
 _ROWS = 16

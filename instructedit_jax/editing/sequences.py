@@ -56,6 +56,18 @@ class Packed(NamedTuple):
   places: list[list[np.ndarray]]
 
 
+class Sizes(NamedTuple):
+  """What packed arrays' sizes are rounded up to: few programs are compiled.
+
+  Attributes:
+    rows, tokens, scored: ascending; beyond the last, powers of two.
+  """
+
+  rows: tuple[int, ...]
+  tokens: tuple[int, ...]
+  scored: tuple[int, ...]
+
+
 def score(
   tokenizer: Tokenizer,
   prompt: str,
@@ -104,7 +116,7 @@ def laid(row: Sequence_[Scored]) -> SharedRow:
   it, its gradients above all, must stay apart. Gradients at a shared token are
   the sum of its sequences', which only editors that keep all rows see.
   """
-  filled = SharedRow(sum(len(sequence.tokens) for sequence in row))
+  filled = SharedRow()
   free = 0  # first tokens of the last sequence that predict nothing
   for number in sorted(range(len(row)), key=lambda i: row[i].tokens):
     tokens = row[number].tokens
@@ -132,7 +144,32 @@ def pack(
   Raises:
     ValueError: a row does not fit.
   """
-  filled = [laid(row) for row in rows]
+  return _pack(rows, [laid(row) for row in rows], tokens, scored)
+
+
+def pack_rounded(rows: Sequence_[Sequence_[Scored]], sizes: Sizes) -> Packed:
+  """`pack` into one of few shapes; rows that are added hold nothing.
+
+  Args:
+    rows: the sequences of each row.
+    sizes: that the three sizes are rounded up to.
+  """
+  padded = list(rows)
+  padded += [()] * (bucket(len(rows), sizes.rows) - len(rows))
+  filled = [laid(row) for row in padded]
+  tokens = max(len(row.tokens) for row in filled)
+  scored = max(sum(len(one.labels) for one in row) for row in rows)
+  return _pack(
+    padded, filled, bucket(tokens, sizes.tokens), bucket(scored, sizes.scored)
+  )
+
+
+def _pack(
+  rows: Sequence_[Sequence_[Scored]],
+  filled: Sequence_[SharedRow],
+  tokens: int,
+  scored: int,
+) -> Packed:
   ends = (len(rows), scored)
   at = np.zeros(ends, np.int32)
   labels = np.zeros(ends, np.int32)

@@ -33,14 +33,12 @@ class SharedRow:
   """A row being filled.
 
   Attributes:
-    size: tokens it can hold.
     tokens, positions, ends: of the tokens laid so far.
     places: for each sequence laid, by its number, the row indices of its
       tokens; int32.
   """
 
-  def __init__(self, size: int):
-    self.size = size
+  def __init__(self) -> None:
     self.tokens: list[int] = []
     self.positions: list[int] = []
     self.ends: list[int] = []
@@ -55,10 +53,6 @@ class SharedRow:
         break
       count += 1
     return count
-
-  def fits(self, new: int) -> bool:
-    """Whether there is room for `new` more tokens."""
-    return len(self.tokens) + new <= self.size
 
   def add(self, number: int, tokens: Sequence[int], shared: int) -> None:
     """Lays a sequence, its first `shared` tokens over those laid last."""
@@ -98,10 +92,11 @@ def lay(
     best, most = None, -1
     for row in rows[-_OPEN:]:
       shared = row.common(tokens) if share else 0
-      if shared > most and row.fits(len(tokens) - shared):
+      new = len(tokens) - shared
+      if shared > most and len(row.tokens) + new <= size:
         best, most = row, shared
     if best is None:
-      best, most = SharedRow(size), 0
+      best, most = SharedRow(), 0
       rows.append(best)
     best.add(number, tokens, most)
   return rows

@@ -17,9 +17,8 @@ from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editing.rows import Rows, rows_of
 from instructedit_jax.editing.sequences import (
   Scored,
-  bucket,
-  pack,
-  row_length,
+  Sizes,
+  pack_rounded,
   score,
   unscored,
 )
@@ -44,10 +43,7 @@ from instructedit_jax.errors import UserError
 from instructedit_jax.models.language_model import LanguageModel
 from instructedit_jax.tasks.instructions import Instruction
 
-# Sizes are rounded up to these, so that few programs are compiled.
-_REQUESTS = (1, 4, 16, 64)
-_TOKENS = (32, 64, 96, 128, 192, 256)
-_ANSWERS = (8, 16, 32)
+_SIZES = Sizes((1, 4, 16, 64), (32, 64, 96, 128, 192, 256), (8, 16, 32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,12 +171,8 @@ class TrainedEditor:
       if request.instruction is not None
     ]
     cache.warm([*(view for views in edits for view in views), *told])
-    count = bucket(len(edits), _REQUESTS)
-    packed = pack(
-      edits + [[] for _ in range(count - len(edits))],
-      bucket(max(map(row_length, edits)), _TOKENS),
-      bucket(max(sum(len(v.labels) for v in e) for e in edits), _ANSWERS),
-    )
+    packed = pack_rounded(edits, _SIZES)
+    count = len(packed.tokens)
     width = model.config.width
     rows = rows_of(packed, [cache(views) for views in edits], width)
     given = np.zeros(count, bool)

@@ -14,7 +14,7 @@ import numpy as np
 from instructedit_jax.editing import head
 from instructedit_jax.editing.prefix import PrefixCache
 from instructedit_jax.editing.rows import Rows, rows_of
-from instructedit_jax.editing.sequences import bucket, pack, row_length, score
+from instructedit_jax.editing.sequences import Sizes, pack_rounded, score
 from instructedit_jax.editors.base import Request
 from instructedit_jax.editors.requests import RequestLike, as_requests
 from instructedit_jax.errors import UserError, require_least
@@ -24,10 +24,7 @@ from instructedit_jax.models.language_model import LanguageModel
 
 BARE, INSTRUCTED = "bare", "instructed"
 VIEWS = (BARE, INSTRUCTED)
-# Sizes are rounded up to these, so that few programs are compiled.
-_REQUESTS = (1, 4, 16, 64)
-_TOKENS = (16, 24, 32, 48, 64, 128, 256)
-_ANSWERS = (4, 8, 16, 32)
+_SIZES = Sizes((1, 4, 16, 64), (16, 24, 32, 48, 64, 128, 256), (4, 8, 16, 32))
 # Places of all requests together whose logits are made at a time.
 _TURN = 64
 
@@ -170,11 +167,7 @@ def read_rows(
     ]
     for request in found
   ]
-  packed = pack(
-    [*texts, *([[]] * (bucket(len(texts), _REQUESTS) - len(texts)))],
-    bucket(max(map(row_length, texts)), _TOKENS),
-    bucket(max(sum(len(t.labels) for t in row) for row in texts), _ANSWERS),
-  )
+  packed = pack_rounded(texts, _SIZES)
   cache.warm([text for row in texts for text in row])
   states = [cache(row) for row in texts]
   return found, rows_of(packed, states, model.config.width)

@@ -7,8 +7,9 @@ MLP of the first editable block and ends with the final norm; it is unrolled,
 and every MLP matrix in it passes through a *tap*, the one hook by which an
 editor reads factors or applies an edit.
 
-Several short sequences may share a row: `segments` numbers them (0 = padding)
-and attention never crosses from one to another.
+Several short sequences may share a row, and attention never crosses from one to
+another: side by side, `Sequence` numbers them; where they begin alike they lie
+over each other, `Branches`.
 
 Axes: B rows, T tokens, P scored positions, D width, F ffn, H heads, K head_dim,
 V vocabulary.

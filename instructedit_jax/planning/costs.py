@@ -207,13 +207,13 @@ def _tokens(run: RunShapes) -> int:
 def _prefix(run: RunShapes, tokens: int) -> Any:
   rows: Any = jax.ShapeDtypeStruct((_PREFIX_ROWS, tokens), jnp.int32)
 
-  def states(params: Any, ids: jax.Array, places: decoder.Sequence) -> Any:
+  def states(params: Any, ids: jax.Array, places: decoder.Branches) -> Any:
     model = nnx.merge(run.graph, params)
     hidden = model.prefix(ids, places)
     final = model.suffix(hidden, places)
     return hidden.astype(jnp.float32), final.astype(jnp.float32)
 
-  return flops.trace(states, run.weights, rows, decoder.Sequence(rows, rows))
+  return flops.trace(states, run.weights, rows, decoder.Branches(rows, rows))
 
 
 def _prefix_flops(run: RunShapes) -> float:

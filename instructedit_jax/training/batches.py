@@ -22,8 +22,8 @@ class BatchShape:
   """The one shape every batch is padded to.
 
   Attributes:
-    edit_tokens, edit_rows: longest edit prompt (all its views together) with
-      target, and its answer.
+    edit_tokens, edit_rows: longest edit prompt with target (all its views, laid
+      over each other where they begin alike), and its answer (in all of them).
     query_tokens: all queries of an episode together; those that do not fit
       are left out, the last ones first.
     keep_positions, edit_positions: scored positions of each sort.
